@@ -1,0 +1,159 @@
+"""Command: every checkpoint found becomes a bundle: a graph per precision, plans, golden photos, verdicts.
+
+python -m export.build --precision fp16
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.engines import ENGINES
+from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.terminal import note, print_table, progress
+
+if TYPE_CHECKING:
+    from export.artifacts import Made
+
+EXAMPLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "examples" / "checkpoints"
+EXAMPLE_DATA = Path(__file__).resolve().parent.parent / "examples" / "clothing"
+# Ada: the generation of the RTX and L4 cards that are commonest at the edge today.
+DEFAULT_TARGET = "sm89"
+COLUMNS = ("artifact", "engine", "MB", "max difference", "agreement", "HM", "images/s", "verdict")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.build",
+        description="Turn checkpoints into bundles: ONNX graphs, TensorRT plans, golden photos, the gate's verdicts.",
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=["fp32", "fp16", "int8"],
+        default=["fp16"],
+        metavar="P",
+        help="fp32, fp16, int8 (default: fp16)",
+    )
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        metavar="SM",
+        help=f"GPUs to build TensorRT-RTX plans for (default: {DEFAULT_TARGET} where tensorrt-rtx is installed)",
+    )
+    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="default: checkpoints/, else the shipped one")
+    parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="default: every one")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="photos for calibration and gate (default: those trained on)"
+    )
+    parser.add_argument("--calibration-photos", type=int, default=128, metavar="N", help="default: %(default)s")
+    parser.add_argument("--gate-photos", type=int, default=256, metavar="N", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("bundles"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return exit_code(lambda: build(args))
+
+
+def build(args: argparse.Namespace) -> int:
+    from runtime.bundle import slug_of
+    from train import checkpoint
+
+    targets = plan_targets(args.target, args.precision)
+    root = args.checkpoints or default_checkpoints(args.quiet)
+    found = checkpoint.find(root)
+    if args.category:
+        wanted = [slug_of(name) for name in args.category]
+        if unknown := [slug for slug in wanted if slug not in found]:
+            raise UserError(f"no checkpoint of {unknown[0]!r} in {root}; have: {', '.join(found)}")
+        found = {slug: found[slug] for slug in wanted}
+    refused = 0
+    for folder in found.values():
+        refused += build_one(folder, targets, args)
+    return PARTLY_DONE if refused else DONE
+
+
+def build_one(folder: Path, targets: Sequence[str], args: argparse.Namespace) -> int:
+    """Build one checkpoint's bundle and print its table; gives the number of refused artifacts."""
+    from export import artifacts, commit
+    from train import checkpoint
+
+    model, page = checkpoint.load(folder)
+    photos = artifacts.gather(
+        model, page, data_folder(args.data, page.provenance), calibration=args.calibration_photos, gate=args.gate_photos
+    )
+    jobs = artifacts.jobs(args.precision, targets)
+    made: list[Made] = []
+    into = args.out / page.slug
+    with (
+        commit.scratch(into) as scratch,
+        progress(f"{page.category.name}, export", len(jobs), quiet=args.quiet) as advance,
+    ):
+        for result in artifacts.make(model, page, photos, jobs, scratch):
+            made.append(result)
+            advance(1)
+        commit.commit(into, model, page, photos, [result for result in made if not result.refused])
+    print_table(f"{page.category.name}: {len(photos.evidence.photos_NHWC)} photos at the gate", COLUMNS, rows(made))
+    note(f"bundle: {into}", quiet=args.quiet)
+    return sum(result.refused for result in made)
+
+
+def rows(made: Sequence[Made]) -> list[list[str]]:
+    """The table: a row for each artifact on each engine."""
+    lines = []
+    for result in made:
+        for verdict in result.artifact.verdicts:
+            figures = verdict.figures
+            lines.append(
+                [
+                    " ".join(filter(None, (result.artifact.precision, result.artifact.target))),
+                    " ".join(filter(None, (verdict.engine, verdict.hint))),
+                    f"{result.artifact.bytes / 1e6:.2f}",
+                    f"{figures['probability_difference']:.1e}" if figures else "",
+                    f"{figures['agreement']:.3f}" if figures else "",
+                    f"{figures['hm']:.3f}" if figures else "",
+                    f"{verdict.images_per_s:.1f}" if verdict.images_per_s else "",
+                    f"{verdict.state}: {verdict.reason}" if verdict.reason else verdict.state,
+                ]
+            )
+    return lines
+
+
+def plan_targets(asked: Sequence[str] | None, precisions: Sequence[str]) -> list[str]:
+    """The GPUs to build TensorRT-RTX plans for."""
+    from export.engine import RTX_TARGETS
+
+    if asked is None:
+        return [DEFAULT_TARGET] if "fp16" in precisions and ENGINES["tensorrt-rtx"].installed() else []
+    if unknown := [target for target in asked if target not in RTX_TARGETS]:
+        raise UserError(f"no target {unknown[0]!r}; choose from: {', '.join(RTX_TARGETS)}")
+    if not ENGINES["tensorrt-rtx"].installed():
+        raise UserError("plans for --target need tensorrt-rtx\ninstall it with: pip install 'facet-edge[tensorrt-rtx]'")
+    return list(asked)
+
+
+def default_checkpoints(quiet: bool) -> Path:
+    """`checkpoints/`, else the shipped example, saying so."""
+    if Path("checkpoints").is_dir():
+        return Path("checkpoints")
+    if not EXAMPLE_CHECKPOINTS.is_dir():
+        raise UserError("no checkpoints/ folder here\ntrain one with: python -m train.fit --data DIR")
+    note(f"no checkpoints/ folder here: using the example in {EXAMPLE_CHECKPOINTS}", quiet=quiet)
+    return EXAMPLE_CHECKPOINTS
+
+
+def data_folder(asked: Path | None, provenance: dict[str, str]) -> Path:
+    """Where photos for calibration and gate come from: as asked, else what was trained on, else the example."""
+    for folder in filter(None, (asked, Path(provenance.get("data", "")), EXAMPLE_DATA)):
+        if folder == asked or (folder / "train.csv").is_file():
+            return folder
+    raise UserError("the photos that this checkpoint was trained on are not here\nname a data folder with: --data DIR")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,115 @@
+"""What was made becomes part of a bundle: files first, then the page that names them, in one step."""
+
+# N photos, H height, W width, C channels
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export import artifacts, graph, parity
+from runtime import __version__, bundle, images
+from runtime.bundle import Artifact, Bundle, Golden, GoldenPhoto
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
+    from train.model import FacetModel
+
+GOLDEN_PHOTOS = 8
+# Large enough to be resized like any photo, small enough that eight of them weigh little.
+GOLDEN_SIDE = 256
+GOLDEN_QUALITY = 85
+DIGITS = 6
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder to make files in, on the bundle's own disk, gone afterwards; UserError where none can be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".build.") as made:
+            yield Path(made)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as err:
+        raise UserError(f"cannot write in {folder}: {err.strerror}\nchoose another folder with: --out DIR") from err
+
+
+def commit(
+    folder: Path, model: FacetModel, page: Checkpoint, photos: artifacts.Photos, made: Sequence[artifacts.Made]
+) -> None:
+    """Add what was made to the bundle in `folder`; what the same checkpoint gave before stays, else it starts anew."""
+    if not made:
+        return
+    for result in made:
+        os.replace(result.path, folder / result.artifact.file)
+    bundle.save(
+        folder,
+        Bundle(
+            slug=page.slug,
+            categories=(page.category,),
+            preprocess=page.preprocess,
+            routes=page.routes,
+            provenance={
+                **page.provenance,
+                "checkpoint": page.weights_sha256,
+                "facet-edge": __version__,
+            },
+            golden=_golden(folder, model, page, photos),
+            artifacts=(*_earlier(folder, page, [result.artifact for result in made]), *(r.artifact for r in made)),
+        ),
+    )
+
+
+def _earlier(folder: Path, page: Checkpoint, made: Sequence[Artifact]) -> list[Artifact]:
+    """Artifacts that an earlier build made of the same checkpoint and that this one did not make again."""
+    if not (folder / bundle.PAGE).exists():
+        return []
+    try:
+        before = bundle.verify(folder)
+    except UserError:
+        return []  # what does not verify is replaced whole
+    if before.provenance.get("checkpoint") != page.weights_sha256:
+        return []
+    again = {(artifact.precision, artifact.target, artifact.engines) for artifact in made}
+    return [kept for kept in before.artifacts if (kept.precision, kept.target, kept.engines) not in again]
+
+
+def _golden(folder: Path, model: FacetModel, page: Checkpoint, photos: artifacts.Photos) -> Golden:
+    """Photos that show as many labels as few can, stored small, and PyTorch's answers to them as stored."""
+    named: list[GoldenPhoto] = []
+    pixels: list[np.ndarray] = []
+    for index in parity.golden_rows(photos.evidence.labels_NL, GOLDEN_PHOTOS):
+        content = _small_jpeg(images.decode(photos.table.paths[photos.gate_rows[index]]))
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = folder / "golden" / f"{sha256[:12]}.jpg"
+        bundle.replace_file(path, content)
+        named.append(GoldenPhoto(file=f"golden/{path.name}", sha256=sha256))
+        pixels.append(images.fit(images.decode(path), page.preprocess))
+    answers = artifacts.reference(model, page, np.stack(pixels))
+    return Golden(
+        photos=tuple(named),
+        probabilities={
+            name: tuple(tuple(round(float(value), DIGITS) for value in row) for row in rows)
+            for name, rows in answers.items()
+            if name != graph.FEATURES
+        },
+    )
+
+
+def _small_jpeg(image_HWC: np.ndarray) -> bytes:
+    import cv2
+
+    scale = min(1.0, GOLDEN_SIDE / max(image_HWC.shape[:2]))
+    small = cv2.resize(image_HWC, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    done, encoded = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, GOLDEN_QUALITY])
+    assert done, "OpenCV without JPEG"
+    return encoded.tobytes()

@@ -1,0 +1,84 @@
+"""The float32 graph: uint8 photos in, a probability output for each attribute, pooled features last."""
+
+# B batch, H height, W width, C channels
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+from train.checkpoint import Checkpoint
+from train.model import FacetModel, normalise
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+# Read by ONNX Runtime 1.23, the newest for Python 3.10; its limits are opset 23 and IR 11.
+OPSET, IR = 18, 10
+INPUT = "images"
+FEATURES = "features"
+
+
+def served(model: FacetModel) -> torch.nn.Module:
+    """The network as it is served: uint8 RGB [B, H, W, 3] -> a tuple of probabilities [B, K] and features [B, F]."""
+    import torch
+
+    class Served(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = model
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            output = self.network(normalise(images, model.config))
+            return (*(logits_BK.softmax(1) for logits_BK in output.logits), output.features)
+
+    return Served().eval()
+
+
+def outputs(page: Checkpoint) -> list[str]:
+    """The names of the graph's outputs, in its order."""
+    return [*(attribute.output for attribute in page.category.attributes), FEATURES]
+
+
+def graph(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
+    """The ONNX graph of the served network, batch dynamic, checked in full."""
+    import torch
+
+    size = page.preprocess
+    # Two photos: from a sample of one, torch.export would take the batch for a constant.
+    sample = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        # The exporter warns of its own internals; whether the graph is right is for the gate to say.
+        warnings.simplefilter("ignore")
+        for name in ("torch.onnx", "onnxscript"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            served(model),
+            (sample,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=outputs(page),
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+        )
+    assert program is not None
+    return checked(program.model_proto)
+
+
+def checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its shapes inferred afresh, through onnx's full check."""
+    import onnx
+
+    model.ir_version = IR
+    # Shapes as recorded on the way may be wrong (the exporter's) or of another type (before a change of precision).
+    del model.graph.value_info[:]
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    onnx.checker.check_model(inferred, full_check=True)
+    return inferred

@@ -1,0 +1,253 @@
+"""A bundle: the folder that holds everything inference needs, and bundle.json, its one page of truth.
+
+Artifacts are named by content and bundle.json is replaced last, in one step: a reader sees the old bundle or
+the new one. `digest` covers the page itself, `sha256` every file it names, so that a changed byte is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from runtime.errors import UserError
+
+SCHEMA = 1
+PAGE = "bundle.json"
+State = Literal["passed", "refused", "unrun"]
+
+
+class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a photo becomes the graph's input; `mean` and `std` (of 0-1 pixels) are applied inside the graph."""
+
+    height: int
+    width: int
+    resize: Literal["squash"] = "squash"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Attribute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One question and its possible answers, in the order of the output's columns."""
+
+    name: str
+    classes: tuple[str, ...]
+    output: str
+    offsets: tuple[float, ...] = ()
+    """Added to the log-probabilities before the argmax, one a class; empty for none."""
+
+
+class Category(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A kind of product and what can be read off its photo."""
+
+    name: str
+    attributes: tuple[Attribute, ...]
+
+
+class Routes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What makes a bundle a router: an attribute whose classes lead to categories."""
+
+    attribute: str
+    to: dict[str, str]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the gate said of one artifact on one engine with these options."""
+
+    engine: str
+    hint: str = ""
+    state: State
+    reason: str = ""
+    figures: dict[str, float] = {}
+    images_per_s: float | None = None
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One graph or plan: a file named by its content."""
+
+    file: str
+    sha256: str
+    bytes: int
+    precision: Literal["fp32", "fp16", "int8"]
+    target: str = ""
+    """The GPU a plan was built for, such as `sm89`; empty for a graph, which runs anywhere."""
+    engines: tuple[str, ...]
+    built_with: dict[str, str]
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class GoldenPhoto(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    file: str
+    sha256: str
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Photos and PyTorch's own answers to them, so that any machine can check any artifact."""
+
+    photos: tuple[GoldenPhoto, ...]
+    probabilities: dict[str, tuple[tuple[float, ...], ...]]
+    """By output name: a row of class probabilities for each photo."""
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of bundle.json."""
+
+    schema: int = SCHEMA
+    slug: str
+    categories: tuple[Category, ...]
+    preprocess: Preprocess
+    routes: Routes | None = None
+    provenance: dict[str, str]
+    golden: Golden
+    artifacts: tuple[Artifact, ...]
+    digest: str = ""
+    """SHA-256 of this page encoded with an empty digest."""
+
+
+class _SchemaOnly(msgspec.Struct):
+    schema: int
+
+
+def slug_of(name: str) -> str:
+    """The folder name of a category: `Women Tops & Tunics` -> `women-tops-tunics`."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not slug:
+        raise UserError(f"category {name!r} has no letter or digit to name a folder by")
+    return slug
+
+
+def find(root: Path) -> dict[str, Path]:
+    """Slug -> folder of every bundle directly under `root`, sorted by slug; `root` may be a bundle itself."""
+    if (root / PAGE).is_file():
+        return {root.resolve().name: root}
+    if not root.is_dir():
+        raise UserError(f"no bundles folder at {root}\nbuild one with: python -m export.build --out {root}")
+    found = {page.parent.name: page.parent for page in sorted(root.glob(f"*/{PAGE}"))}
+    if not found:
+        raise UserError(f"no bundle in {root}\nbuild one with: python -m export.build --out {root}")
+    return found
+
+
+def default_root() -> tuple[Path, bool]:
+    """Where bundles are looked for when nobody says, and whether that is the set shipped as an example."""
+    if Path("bundles").is_dir():
+        return Path("bundles"), False
+    here = Path(__file__).resolve().parent
+    for shipped in (here.parent / "examples" / "bundles", here / "shipped"):
+        if shipped.is_dir():
+            return shipped, True
+    raise UserError(
+        "no bundles/ folder here, and none is shipped with this copy of runtime/\n"
+        "name one with: --bundles DIR, or build it with: python -m export.build"
+    )
+
+
+def load(folder: Path) -> Bundle:
+    """The bundle in `folder`, its page checked; the files are checked when they are used or by `verify`."""
+    page = folder / PAGE
+    try:
+        content = page.read_bytes()
+        schema = msgspec.json.decode(content, type=_SchemaOnly).schema
+        if schema > SCHEMA:
+            raise UserError(
+                f"{page} has schema {schema}, this version reads up to {SCHEMA}\n"
+                "upgrade with: pip install --upgrade facet-edge"
+            )
+        bundle = msgspec.json.decode(content, type=Bundle)
+    except OSError as err:
+        raise UserError(f"cannot read {page}: {err.strerror}\n{_rebuild(folder)}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        raise UserError(f"{page} is not a valid bundle page: {err}\n{_rebuild(folder)}") from None
+    if bundle.digest != _digest(bundle):
+        raise UserError(f"{page} was changed after it was built: its digest differs\n{_rebuild(folder)}")
+    for name in _files(bundle):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{page} names a file outside the bundle: {name!r}\n{_rebuild(folder)}")
+    return bundle
+
+
+def checked_file(folder: Path, file: str, sha256: str) -> Path:
+    """The path of one of the bundle's files, its content checked against the page."""
+    path = folder / file
+    try:
+        seen = sha256_of(path)
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}\n{_rebuild(folder)}") from None
+    if seen != sha256:
+        raise UserError(
+            f"{path} was changed after it was built: sha256 {seen[:12]}, expected {sha256[:12]}\n{_rebuild(folder)}"
+        )
+    return path
+
+
+def verify(folder: Path) -> Bundle:
+    """The bundle in `folder`, its page and every file it names checked."""
+    bundle = load(folder)
+    for file, sha256 in _files(bundle).items():
+        checked_file(folder, file, sha256)
+    return bundle
+
+
+def save(folder: Path, bundle: Bundle) -> Bundle:
+    """Write bundle.json in one step, then sweep artifacts that it no longer names; gives the page written."""
+    written = msgspec.structs.replace(bundle, digest=_digest(bundle))
+    page = msgspec.json.format(msgspec.json.encode(written), indent=1)
+    replace_file(folder / PAGE, page + b"\n")
+    kept = {folder / name for name in _files(written)}
+    for path in [*folder.glob("model.*"), *folder.glob("golden/*"), *folder.rglob("*.part")]:
+        if path not in kept:
+            path.unlink()
+    return written
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes the file private; a bundle is to be read by whoever serves it.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(beside).chmod(0o666 & ~umask)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest(bundle: Bundle) -> str:
+    blank = msgspec.structs.replace(bundle, digest="")
+    return hashlib.sha256(msgspec.json.encode(blank, order="deterministic")).hexdigest()
+
+
+def _files(bundle: Bundle) -> dict[str, str]:
+    def named() -> Iterator[tuple[str, str]]:
+        for artifact in bundle.artifacts:
+            yield artifact.file, artifact.sha256
+        for photo in bundle.golden.photos:
+            yield photo.file, photo.sha256
+
+    return dict(named())
+
+
+def _rebuild(folder: Path) -> str:
+    return f"rebuild it with: python -m export.build --out {folder.parent}"

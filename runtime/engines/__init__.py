@@ -1,0 +1,93 @@
+"""Inference engines behind one small protocol; which one is there is found without importing any."""
+
+# B batch, H height, W width, K classes, F features
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, cast
+
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Self
+
+
+class Engine(Protocol):
+    """A graph on a device: cheap to make, the device is taken by `with` and given back after it."""
+
+    outputs: tuple[str, ...]
+    """Names of the graph's outputs, in its order; set once entered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def infer(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        """Each output by its name, float32 with B rows, for uint8 RGB images."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """What changes an engine's speed or its digits."""
+
+    threads: int | None = None
+    """CPU threads; None leaves the choice to the engine."""
+    hint: str = ""
+    """An engine's own word for how it computes; empty leaves the choice to the engine.
+
+    OpenVINO: the precision between int8 layers, `f32` or `bf16`. ONNX Runtime: `float` computes an int8 graph in
+    float32, from its int8 weights, which is faster where its int8 kernels do not cover the model's layers.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineKind:
+    """Where an engine's code is, what must be installed for it, and what it reads."""
+
+    module: str
+    package: str
+    extra: str
+    suffix: str
+    """The artifacts that it reads: `.onnx`, or the `.plan` of that library alone."""
+
+    def installed(self) -> bool:
+        return find_spec(self.package) is not None
+
+
+# In the order in which `auto` tries them: plans need a GPU of their own kind, so they are never tried unasked.
+ENGINES = {
+    "onnxruntime": EngineKind(module="runtime.engines.ort", package="onnxruntime", extra="facet-edge", suffix=".onnx"),
+    "openvino": EngineKind(
+        module="runtime.engines.ov", package="openvino", extra="facet-edge[openvino]", suffix=".onnx"
+    ),
+    "tensorrt-rtx": EngineKind(
+        module="runtime.engines.trt", package="tensorrt_rtx", extra="facet-edge[tensorrt-rtx]", suffix=".plan"
+    ),
+    "tensorrt": EngineKind(
+        module="runtime.engines.trt", package="tensorrt", extra="facet-edge[tensorrt]", suffix=".plan"
+    ),
+}
+
+
+def require(name: str) -> EngineKind:
+    """The engine's kind, or a UserError that names the install line when it is not installed."""
+    kind = ENGINES[name]
+    if not kind.installed():
+        raise UserError(f"engine {name!r} is not installed\ninstall it with: pip install '{kind.extra}'")
+    return kind
+
+
+def open_engine(name: str, path: Path, options: EngineOptions) -> Engine:
+    """The named engine over the artifact at `path`, not yet entered."""
+    kind = require(name)
+    module = importlib.import_module(kind.module)
+    return cast("Engine", module.create(path, options, kind.package))

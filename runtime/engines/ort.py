@@ -1,0 +1,53 @@
+"""ONNX Runtime on the CPU: the engine of the base install."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from runtime.engines import EngineOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnxruntime
+    from typing_extensions import Self
+
+
+def create(path: Path, options: EngineOptions, package: str) -> OnnxRuntimeEngine:
+    """The engine over one .onnx file, not yet loaded."""
+    return OnnxRuntimeEngine(path, options)
+
+
+class OnnxRuntimeEngine:
+    """One ONNX Runtime session; `infer` may be called from several threads."""
+
+    def __init__(self, path: Path, options: EngineOptions) -> None:
+        self._path = path
+        self._options = options
+        self._session: onnxruntime.InferenceSession | None = None
+        self.outputs: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3  # errors only: its warnings speak of its own graph passes
+        if self._options.hint == "float":
+            settings.add_session_config_entry("session.disable_quant_qdq", "1")
+            settings.add_session_config_entry("session.enable_quant_qdq_cleanup", "1")
+        if self._options.threads:
+            settings.intra_op_num_threads = self._options.threads
+        self._session = onnxruntime.InferenceSession(str(self._path), settings, providers=["CPUExecutionProvider"])
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session = None
+
+    def infer(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        """Each output by its name, float32 with B rows, for uint8 RGB images."""
+        assert self._session is not None, "infer() outside `with`"
+        return dict(zip(self.outputs, self._session.run(self.outputs, {"images": images_BHWC}), strict=True))

@@ -1,0 +1,85 @@
+"""The one pixel path: photos found, decoded, turned upright and resized, for training and serving alike."""
+
+# H height, W width, C channels (RGB)
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from runtime.bundle import Preprocess
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
+
+
+class PhotoError(Exception):
+    """A photo that cannot be read; the message is the reason, fit for a row of the table."""
+
+
+def find(inputs: Iterable[Path]) -> list[Path]:
+    """Every photo of the inputs, sorted, each once: folders are searched throughout, files taken as they are."""
+    found: set[Path] = set()
+    for path in inputs:
+        if path.is_dir():
+            inside = {
+                Path(folder, name)
+                for folder, _, names in os.walk(path)
+                for name in names
+                if Path(name).suffix.lower() in PHOTO_SUFFIXES
+            }
+            if not inside:
+                raise UserError(
+                    f"no photos in {path}: looked for {' '.join(sorted(PHOTO_SUFFIXES))}\n"
+                    "try the example with: python -m runtime.predict examples/photos/"
+                )
+            found |= inside
+        elif path.exists():
+            found.add(path)
+        else:
+            raise UserError(
+                f"no such file or folder: {path}\ntry the example with: python -m runtime.predict examples/photos/"
+            )
+    return sorted(found)
+
+
+def decode(path: Path) -> np.ndarray:
+    """The photo as uint8 RGB [H, W, 3], 0-255, upright by its EXIF orientation; PhotoError if it cannot be read."""
+    import cv2
+    import numpy as np
+
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+    except OSError as err:
+        raise PhotoError(f"cannot be opened: {err.strerror or err}") from None
+    if content.size == 0:
+        raise PhotoError("the file is empty")
+    try:
+        image_HWC = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as err:
+        raise PhotoError(f"cannot be decoded: {err.err}") from None
+    if image_HWC is None:
+        raise PhotoError("not an image: no decoder knows its content")
+    return image_HWC
+
+
+def fit(image_HWC: np.ndarray, spec: Preprocess) -> np.ndarray:
+    """Resize a uint8 RGB image to spec.height x spec.width, squashed, contiguous HWC uint8, 0-255."""
+    import cv2
+
+    height, width = image_HWC.shape[:2]
+    if (height, width) == (spec.height, spec.width):
+        return image_HWC
+    # Area averages every source pixel, so shrinking does not alias; it only blurs when enlarging.
+    shrinks = height >= spec.height and width >= spec.width
+    return cv2.resize(
+        image_HWC,
+        (spec.width, spec.height),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+    )

@@ -1,0 +1,156 @@
+"""Photos to probabilities to labels, through one bundle: the one thing that every front uses."""
+
+# B batch, H height, W width, K classes
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+from runtime import images
+from runtime.bundle import Artifact, Bundle, Verdict, checked_file, load
+from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from typing_extensions import Self
+
+# int8 is the fastest on a CPU and fp16 the slowest (it is emulated there); a GPU is at home in fp16.
+CPU_ORDER = ("int8", "fp32", "fp16")
+GPU_ORDER = ("fp16", "int8", "fp32")
+
+
+class Answer(NamedTuple):
+    """A label and its probability, 0-1."""
+
+    label: str
+    confidence: float
+
+
+class Choice(NamedTuple):
+    """An artifact, the engine to run it on, and what the gate said of the two."""
+
+    artifact: Artifact
+    engine: str
+    verdict: Verdict
+
+
+class Predictor:
+    """One bundle on one engine. Make it with `open`, enter it with `with`; use it from one thread at a time."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, choice: Choice) -> None:
+        self.bundle = bundle
+        self.choice = choice
+        self._engine = engine
+        self._stack = ExitStack()
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path | str,
+        *,
+        engine: str = "auto",
+        precision: str | None = None,
+        threads: int | None = None,
+    ) -> Predictor:
+        """The bundle in `folder` on `engine`; UserError when no artifact there may serve it."""
+        folder = Path(folder)
+        bundle = load(folder)
+        choice = choose(bundle, engine=engine, precision=precision)
+        path = checked_file(folder, choice.artifact.file, choice.artifact.sha256)
+        options = EngineOptions(threads=threads, hint=choice.verdict.hint)
+        return cls(bundle, open_engine(choice.engine, path, options), choice)
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._engine)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def __call__(self, photos: Iterable[Path | str | np.ndarray]) -> list[dict[str, Answer]]:
+        """Each photo's attributes, by name; a path is decoded, an array is uint8 RGB [H, W, 3].
+
+        Raises PhotoError for a photo that cannot be read. All photos go through as one batch.
+        """
+        import numpy as np
+
+        decoded = (photo if isinstance(photo, np.ndarray) else images.decode(Path(photo)) for photo in photos)
+        fitted = [images.fit(image, self.bundle.preprocess) for image in decoded]
+        return self.answers(np.stack(fitted)) if fitted else []
+
+    def probabilities(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        """By output name, float32 [B, K], for uint8 RGB images of the bundle's size."""
+        return self._engine.infer(images_BHWC)
+
+    def answers(self, images_BHWC: np.ndarray) -> list[dict[str, Answer]]:
+        """Each image's attributes, by name, over every category that the bundle serves."""
+        outputs = self.probabilities(images_BHWC)
+        rows: list[dict[str, Answer]] = [{} for _ in range(len(images_BHWC))]
+        for category in self.bundle.categories:
+            for attribute in category.attributes:
+                for row, (index, confidence) in zip(
+                    rows, decide(outputs[attribute.output], attribute.offsets), strict=True
+                ):
+                    row[attribute.name] = Answer(attribute.classes[index], confidence)
+        return rows
+
+
+def decide(probabilities_BK: np.ndarray, offsets: tuple[float, ...] = ()) -> list[tuple[int, float]]:
+    """Each row's class and its probability; offsets shift the choice in log space, never the probability."""
+    import numpy as np
+
+    scores_BK = probabilities_BK
+    if offsets:
+        scores_BK = np.log(np.maximum(probabilities_BK, 1e-12)) + np.asarray(offsets, np.float32)
+    chosen = scores_BK.argmax(axis=1)
+    return [(int(index), float(row[index])) for index, row in zip(chosen, probabilities_BK, strict=True)]
+
+
+def choose(bundle: Bundle, *, engine: str, precision: str | None) -> Choice:
+    """The artifact to serve: on `auto` only what the gate passed, on a named engine also what it could not run."""
+    if engine != "auto":
+        require(engine)
+    tried = [name for name in ENGINES if engine in ("auto", name)]
+    choices = [
+        Choice(artifact, name, verdict)
+        for name in tried
+        if ENGINES[name].installed()
+        for artifact in bundle.artifacts
+        for verdict in artifact.verdicts
+        if verdict.engine == name
+        and (verdict.state == "passed" or (verdict.state == "unrun" and engine != "auto"))
+        and precision in (None, artifact.precision)
+    ]
+    if not choices:
+        wanted = " ".join(filter(None, (precision, "" if engine == "auto" else f"for {engine}"))) or "passed"
+        raise UserError(
+            f"no {wanted} artifact in bundle {bundle.slug!r}; it has: {_held(bundle)}\n{_build(engine, precision)}"
+        )
+    return min(choices, key=lambda choice: (tried.index(choice.engine), *_preference(choice)))
+
+
+def _preference(choice: Choice) -> tuple[float, int]:
+    """Smallest for the best: the fastest where it was built, and among those never timed the usual order."""
+    order = CPU_ORDER if ENGINES[choice.engine].suffix == ".onnx" else GPU_ORDER
+    return -(choice.verdict.images_per_s or 0.0), order.index(choice.artifact.precision)
+
+
+def _held(bundle: Bundle) -> str:
+    held = [
+        f"{artifact.precision} on {verdict.engine} ({verdict.state})"
+        for artifact in bundle.artifacts
+        for verdict in artifact.verdicts
+    ]
+    return ", ".join(held) or "none"
+
+
+def _build(engine: str, precision: str | None) -> str:
+    target = " --target sm86" if engine == "tensorrt-rtx" else ""
+    return f"build one with: python -m export.build --precision {precision or 'fp16'}{target}"

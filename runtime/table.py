@@ -1,0 +1,78 @@
+"""The table of predictions: a row for each photo, as CSV in a file and as a table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.errors import UserError
+from runtime.fleet import Row
+from runtime.terminal import print_table
+
+FIXED = ("image", "category", "category_confidence", "routed_from", "status", "error")
+
+
+def columns(attributes: Sequence[str]) -> list[str]:
+    """The header: what every row has, then each attribute and its confidence."""
+    return [*FIXED, *(column for name in attributes for column in (name, f"{name}_confidence"))]
+
+
+def cells(row: Row, attributes: Sequence[str]) -> list[str]:
+    """A row's text in the header's order; blank where an attribute does not apply."""
+    answers = [row.answers.get(name) for name in attributes]
+    return [
+        str(row.image),
+        row.category,
+        _number(row.category_confidence),
+        row.routed_from,
+        row.status,
+        row.error,
+        *(text for answer in answers for text in ((answer.label, _number(answer.confidence)) if answer else ("", ""))),
+    ]
+
+
+@contextmanager
+def csv_file(path: Path, attributes: Sequence[str]) -> Iterator[Callable[[Row], None]]:
+    """Write rows beside `path` and put them there in one step at the end; on an error nothing changes there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # surrogateescape: a file name need not be UTF-8, and its bytes must come back as they were.
+        file = beside.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+    except OSError as err:
+        raise UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: --out FILE") from None
+    try:
+        with file:
+            writer = csv.writer(file)
+            writer.writerow(columns(attributes))
+            yield lambda row: writer.writerow(cells(row, attributes))
+        os.replace(beside, path)
+    except OSError as err:
+        raise UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: --out FILE") from err
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def show(rows: Sequence[Row], attributes: Sequence[str]) -> None:
+    """The rows on the terminal, label and confidence in one cell, columns without any entry left out."""
+
+    def brief(row: Row) -> list[str]:
+        answers = [row.answers.get(name) for name in attributes]
+        marks = [f"{answer.label} {answer.confidence:.2f}" if answer else "" for answer in answers]
+        return [row.image.name, row.category, *marks, row.error]
+
+    header = ["image", "category", *attributes, "error"]
+    table = [brief(row) for row in rows]
+    kept = [index for index in range(len(header)) if any(cells[index] for cells in table)]
+    print_table(
+        "",
+        [header[index] for index in kept],
+        [[cells[index] for index in kept] for cells in table],
+    )
+
+
+def _number(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.4f}"

@@ -1,0 +1,53 @@
+"""What a person sees while a command works: progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterator[Callable[[float], None]]:
+    """A bar with the time left on stderr; call what it gives with the amount done since the last call."""
+    if quiet:
+        yield lambda amount: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeLeft(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; off a terminal it is as wide as its content, so that nothing is cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=10_000)
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        numeric = all(_is_number(row[columns.index(column)]) for row in rows)
+        table.add_column(column, justify="right" if rows and numeric else "left", overflow="fold")
+    for row in rows:
+        # Text, not str: a file name may hold brackets that rich would take for markup.
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def note(message: str, *, quiet: bool = False) -> None:
+    """One line on stderr, beside the results."""
+    if not quiet:
+        import sys
+
+        print(message, file=sys.stderr)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").replace("-", "").replace("%", "").replace("+", "").isdigit() or not cell

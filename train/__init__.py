@@ -1,0 +1,1 @@
+"""Tables and photos in, a checkpoint out."""

@@ -1,0 +1,108 @@
+"""A checkpoint: model.safetensors and checkpoint.json, loaded exactly or not at all; no pickle anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runtime.bundle import Category, Preprocess, Routes, replace_file, sha256_of
+from runtime.errors import UserError
+from train.config import Preset
+from train.metrics import Score
+
+if TYPE_CHECKING:
+    from train.model import FacetModel
+
+VERSION = 1
+PAGE = "checkpoint.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The content of checkpoint.json."""
+
+    version: int = VERSION
+    slug: str
+    category: Category
+    preprocess: Preprocess
+    routes: Routes | None
+    preset: Preset
+    metrics: tuple[Score, ...]
+    """On the validation split."""
+    provenance: dict[str, str]
+    weights_sha256: str = ""
+
+
+class _VersionOnly(msgspec.Struct):
+    version: int
+
+
+def save(folder: Path, model: FacetModel, page: Checkpoint, *, half: bool = False) -> None:
+    """Write both files, the page last; with `half`, weight matrices are stored as float16."""
+    import torch
+    from safetensors.torch import save as serialise
+
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        # Vectors stay: biases and BatchNorm statistics are small, and their digits count.
+        state = {name: value.to(torch.float16) if value.ndim > 1 else value for name, value in state.items()}
+    try:
+        replace_file(folder / WEIGHTS, serialise(state))
+        written = replace(page, weights_sha256=sha256_of(folder / WEIGHTS))
+        replace_file(folder / PAGE, msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
+    except OSError as err:
+        raise UserError(f"cannot write the checkpoint in {folder}: {err.strerror}") from err
+
+
+def read(folder: Path) -> Checkpoint:
+    """The page of the checkpoint in `folder`."""
+    page = folder / PAGE
+    try:
+        content = page.read_bytes()
+        version = msgspec.json.decode(content, type=_VersionOnly).version
+        if version > VERSION:
+            raise UserError(
+                f"{page} has version {version}, this one reads up to {VERSION}\n"
+                "upgrade with: pip install --upgrade facet-edge"
+            )
+        return msgspec.json.decode(content, type=Checkpoint)
+    except OSError as err:
+        raise UserError(f"cannot read {page}: {err.strerror}\ntrain one with: python -m train.fit") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as err:
+        raise UserError(f"{page} is not a valid checkpoint page: {err}") from None
+
+
+def load(folder: Path) -> tuple[FacetModel, Checkpoint]:
+    """The model in eval mode with its weights, and the page; UserError names the keys that do not match."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from train import model as network
+
+    page = read(folder)
+    path = folder / WEIGHTS
+    try:
+        if sha256_of(path) != page.weights_sha256:
+            raise UserError(f"{path} is not the file that {PAGE} describes: its sha256 differs\ntrain it again")
+        state = load_file(path)
+    except (OSError, SafetensorError) as err:
+        raise UserError(f"cannot read {path}: {err}") from None
+    classes = [len(attribute.classes) for attribute in page.category.attributes]
+    model = network.create(page.preset.model, classes, "none")
+    network.require_equal_keys(model.state_dict(), state, path)
+    model.load_state_dict(state)
+    return model.eval(), page
+
+
+def find(root: Path) -> dict[str, Path]:
+    """Slug -> folder of every checkpoint directly under `root`, sorted; `root` may be a checkpoint itself."""
+    if (root / PAGE).is_file():
+        return {root.resolve().name: root}
+    found = {page.parent.name: page.parent for page in sorted(root.glob(f"*/{PAGE}"))}
+    if not found:
+        raise UserError(f"no checkpoint in {root}\ntrain one with: python -m train.fit --data examples/clothing")
+    return found

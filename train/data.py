@@ -1,0 +1,232 @@
+"""The challenge's own layout, read and checked: train.csv, category_attributes, train_images/."""
+
+# N rows, L attributes
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime.bundle import Attribute, Category, Routes, slug_of
+from runtime.errors import UserError
+from train.losses import MISSING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IMAGES = "train_images"
+SPLITS = ("train", "val", "test")
+VAL_SHARE = 0.15
+# Above this share of absent or unreadable photos something is wrong with the folder, not with the photos.
+MAX_LOST = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One category's rows."""
+
+    category: Category
+    routes: Routes | None
+    paths: tuple[Path, ...]
+    labels_NL: np.ndarray
+    """int64 class indices; MISSING where nobody typed one."""
+    splits: np.ndarray
+    """`train`, `val` or `test`, one a row."""
+    absent: tuple[Path, ...]
+    """Photos that train.csv names and that are not there; their rows are left out."""
+
+    def rows(self, split: str) -> np.ndarray:
+        """Indices of the rows of a split that have any label."""
+        return np.flatnonzero((self.splits == split) & (self.labels_NL != MISSING).any(1))
+
+    def commonest(self) -> list[int]:
+        """For each attribute, the class with the most training labels."""
+        labels_NL = self.labels_NL[self.rows("train")]
+        return [
+            int(np.bincount(column[column != MISSING], minlength=len(attribute.classes)).argmax())
+            for attribute, column in zip(self.category.attributes, labels_NL.T, strict=True)
+        ]
+
+
+def read(folder: Path, *, names: Sequence[str] = (), known: Sequence[Category] = (), seed: int = 0) -> list[Table]:
+    """A table for each category of `folder`, or for those of `names` alone.
+
+    Args:
+        known: categories whose classes are settled already, by a checkpoint or a bundle: the data must fit them.
+        seed: of the split, where train.csv has no `split` column.
+    """
+    rows = _read_csv(folder / "train.csv")
+    attributes = _attribute_names(folder)
+    _require_columns(folder / "train.csv", rows, ["id", "Category"])
+    if undeclared := sorted(set(rows["Category"]) - attributes.keys()):
+        raise UserError(
+            f"{folder / 'train.csv'} has rows of {', '.join(undeclared)}, which category_attributes does not list"
+        )
+    slugs = {slug_of(name): name for name in attributes}
+    if unknown := [name for name in names if slug_of(name) not in slugs]:
+        raise UserError(f"no category {unknown[0]!r} in {folder}; have: {', '.join(attributes)}")
+    wanted = [slugs[slug_of(name)] for name in names] or [name for name in attributes if name in set(rows["Category"])]
+    settled = {category.name: category for category in known}
+    return [
+        _table(folder, name, rows[rows["Category"] == name], attributes, settled.get(name), seed) for name in wanted
+    ]
+
+
+def _table(
+    folder: Path, name: str, rows: pd.DataFrame, attributes: dict[str, list[str]], settled: Category | None, seed: int
+) -> Table:
+    source = folder / "train.csv"
+    if rows.empty:
+        raise UserError(f"{source} has no row of category {name!r}")
+    if repeated := sorted(rows["id"][rows["id"].duplicated()])[:3]:
+        raise UserError(f"{source} has rows of {name!r} with the same id: {', '.join(repeated)}")
+    columns = [f"attr_{index}" for index in range(1, len(attributes[name]) + 1)]
+    _require_columns(source, rows, columns)
+    category = settled or _category(name, attributes[name], rows[columns])
+    if [attribute.name for attribute in category.attributes] != attributes[name]:
+        raise UserError(
+            f"{folder} was labelled with another taxonomy: {name!r} has attributes {', '.join(attributes[name])}, "
+            f"expected {', '.join(attribute.name for attribute in category.attributes)}"
+        )
+    paths = [
+        folder / IMAGES / f"{int(text):06d}.jpg" if text.isdigit() else folder / IMAGES / text for text in rows["id"]
+    ]
+    there = np.array([path.is_file() for path in paths])
+    absent = tuple(path for path, found in zip(paths, there, strict=True) if not found)
+    _refuse_losses(absent, len(paths), "not there")
+    labels_NL = np.stack(
+        [
+            _indices(source, attribute, rows["id"], rows[column])
+            for attribute, column in zip(category.attributes, columns, strict=True)
+        ],
+        1,
+    )
+    splits = _splits(source, rows, seed)
+    table = Table(
+        category=category,
+        routes=_routes(name, category, attributes),
+        paths=tuple(path for path, found in zip(paths, there, strict=True) if found),
+        labels_NL=labels_NL[there],
+        splits=splits[there],
+        absent=absent,
+    )
+    for split in ("train", "val"):
+        if not len(table.rows(split)):
+            raise UserError(f"{source} has no labelled row of {name!r} in split {split!r}")
+    return table
+
+
+def refuse_unreadable(unreadable: Sequence[Path], total: int) -> None:
+    """UserError when more than MAX_LOST of the photos could not be read."""
+    _refuse_losses(unreadable, total, "unreadable")
+
+
+def _refuse_losses(lost: Sequence[Path], total: int, what: str) -> None:
+    if len(lost) > MAX_LOST * total:
+        first = "\n".join(f"  {path}" for path in lost[:3])
+        raise UserError(
+            f"{len(lost)} of {total} photos are {what}, more than {MAX_LOST:.0%}; the first:\n{first}\n"
+            f"put them there, or take their rows out of train.csv"
+        )
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    if not path.is_file():
+        raise UserError(f"no such file: {path}\ntry the example with: --data examples/clothing")
+    try:
+        # Text throughout: an id keeps its zeros, a class named `None` or `1` stays what was typed.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as err:
+        raise UserError(f"{path} is not a CSV table: {err}") from None
+    return table.apply(lambda column: column.str.strip())
+
+
+def _attribute_names(folder: Path) -> dict[str, list[str]]:
+    import pandas as pd
+
+    parquet = folder / "category_attributes.parquet"
+    path = parquet if parquet.is_file() else folder / "category_attributes.csv"
+    table = pd.read_parquet(path) if path == parquet else _read_csv(path)
+    _require_columns(path, table, ["Category", "Attribute_list"])
+    return {
+        str(category).strip(): [str(name).strip() for name in _as_list(path, names)]
+        for category, names in zip(table["Category"], table["Attribute_list"], strict=True)
+    }
+
+
+def _as_list(path: Path, names: object) -> list[object]:
+    if not isinstance(names, str):
+        return list(names)  # type: ignore[call-overload, no-any-return]
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            parsed = parse(names)
+        except (ValueError, SyntaxError):
+            continue
+        if isinstance(parsed, list):
+            return parsed
+    raise UserError(f'{path}: Attribute_list must be a list such as ["colour", "neck"], got {names!r}')
+
+
+def _require_columns(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    if absent := [column for column in columns if column not in table.columns]:
+        raise UserError(f"{path} lacks column {', '.join(absent)}; it has: {', '.join(map(str, table.columns))}")
+
+
+def _category(name: str, attributes: Sequence[str], labels: pd.DataFrame) -> Category:
+    def attribute(title: str, column: pd.Series[str]) -> Attribute:
+        classes = tuple(sorted(set(column) - {""}))
+        if len(classes) < 2:
+            have = f"one class ({classes[0]!r})" if classes else "no label"
+            raise UserError(
+                f"attribute {title!r} of {name!r} has {have}: there is nothing to learn\n"
+                "take it out of category_attributes and train.csv"
+            )
+        return Attribute(name=title, classes=classes, output=title)
+
+    return Category(
+        name=name,
+        attributes=tuple(attribute(title, labels[column]) for title, column in zip(attributes, labels, strict=True)),
+    )
+
+
+def _indices(source: Path, attribute: Attribute, ids: pd.Series[str], column: pd.Series[str]) -> np.ndarray:
+    index = {label: position for position, label in enumerate(attribute.classes)} | {"": MISSING}
+    unknown = ~column.isin(list(index))
+    if unknown.any():
+        raise UserError(
+            f"{source}: {column[unknown].iloc[0]!r} (id {ids[unknown].iloc[0]}) is not a class of {attribute.name!r}; "
+            f"its classes are: {', '.join(attribute.classes)}"
+        )
+    return np.array([index[label] for label in column], np.int64)
+
+
+def _splits(source: Path, rows: pd.DataFrame, seed: int) -> np.ndarray:
+    if "split" in rows:
+        if unknown := sorted(set(rows["split"]) - set(SPLITS)):
+            raise UserError(f"{source}: split must be one of {', '.join(SPLITS)}, got {unknown[0]!r}")
+        if "group" in rows:
+            homes = rows.groupby("group")["split"].nunique()
+            if (homes > 1).any():
+                raise UserError(f"{source}: group {homes.idxmax()!r} is in more than one split")
+        return np.array(rows["split"], object)
+    groups = rows["group"] if "group" in rows else rows["id"]
+    names = np.array(sorted(set(groups)))
+    chosen = np.random.default_rng(seed).permutation(names)[: max(1, round(VAL_SHARE * len(names)))]
+    return np.where(groups.isin(chosen), "val", "train").astype(object)
+
+
+def _routes(name: str, category: Category, attributes: dict[str, list[str]]) -> Routes | None:
+    """A category is a router when classes of one of its attributes are the names of other categories."""
+    for attribute in category.attributes:
+        to = {label: label for label in attribute.classes if label in attributes and label != name}
+        if to:
+            return Routes(attribute=attribute.name, to=to)
+    return None

@@ -1,0 +1,131 @@
+"""The network: a timm backbone, a neck, and a head per attribute."""
+
+# B batch, C channels, H height, W width, K classes, F features
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from runtime.errors import UserError
+from train import heads
+from train.config import ModelConfig
+
+
+class Output(NamedTuple):
+    """What the network gives for a batch."""
+
+    logits: list[Tensor]
+    """One [B, K] tensor an attribute."""
+    features: Tensor
+    """[B, F]: the average over positions of the map that the heads read."""
+
+
+class FacetModel(nn.Module):
+    """Normalised RGB images [B, 3, H, W], float32, to the logits of each attribute and the pooled features."""
+
+    def __init__(self, config: ModelConfig, classes: Sequence[int], backbone: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone: Any = backbone
+        self.neck, self.heads, self.channels = heads.build(config.heads, _channels(backbone), classes, config.dropout)
+
+    def map(self, images_BCHW: Tensor) -> Tensor:
+        """The feature map that the heads read, [B, C, H, W]."""
+        features_BCHW: Tensor = self.neck(self.backbone.forward_features(images_BCHW))
+        return features_BCHW
+
+    def forward(self, images_BCHW: Tensor) -> Output:
+        map_BCHW = self.map(images_BCHW)
+        return Output(self.heads(map_BCHW), map_BCHW.mean((2, 3)))
+
+
+def create(config: ModelConfig, classes: Sequence[int], weights: str) -> FacetModel:
+    """A model ready to train, its backbone from `weights`: `hub`, `none`, or a safetensors file of timm's names."""
+    backbone = create_backbone(config, pretrained=weights == "hub")
+    if weights not in ("hub", "none"):
+        _load_backbone(backbone, config, Path(weights))
+    return FacetModel(config, classes, backbone)
+
+
+def create_backbone(config: ModelConfig, *, pretrained: bool = False) -> nn.Module:
+    """The timm backbone of that name, without classifier, down to its last feature map."""
+    import timm
+
+    try:
+        # Any: nn.Module alone has none of the methods that timm's models share.
+        backbone: Any = timm.create_model(config.backbone, pretrained=pretrained, num_classes=0, **_args(config))
+    except RuntimeError as err:
+        raise UserError(f"no such backbone: {config.backbone!r} ({err})") from None
+    except OSError as err:
+        raise UserError(
+            f"the weights of {config.backbone!r} could not be fetched: {err}\n"
+            "give them as a file with: --weights FILE.safetensors, or start from none with: --weights none"
+        ) from None
+    if config.last_stage:
+        backbone.prune_intermediate_layers(1, prune_norm=True, prune_head=True)
+    return cast("nn.Module", backbone)
+
+
+def normalise(images_BHWC: Tensor, config: ModelConfig) -> Tensor:
+    """uint8 RGB images [B, H, W, 3] as the network's input: float32 [B, 3, H, W], channels last in memory."""
+    mean = torch.tensor(config.mean, device=images_BHWC.device) * 255
+    std = torch.tensor(config.std, device=images_BHWC.device) * 255
+    return ((images_BHWC.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def require_equal_keys(expected: dict[str, Tensor], found: dict[str, Tensor], source: Path) -> None:
+    """UserError, the keys named, unless both have the same names and shapes."""
+    complaints = [
+        *(f"missing {name}" for name in expected.keys() - found.keys()),
+        *(f"unexpected {name}" for name in found.keys() - expected.keys()),
+        *(
+            f"{name} has shape {list(found[name].shape)}, not {list(expected[name].shape)}"
+            for name in expected.keys() & found.keys()
+            if expected[name].shape != found[name].shape
+        ),
+    ]
+    if complaints:
+        more = f", and {len(complaints) - 6} more" if len(complaints) > 6 else ""
+        raise UserError(f"{source} does not fit the model: {', '.join(sorted(complaints)[:6])}{more}")
+
+
+def _args(config: ModelConfig) -> dict[str, Any]:
+    return dict(config.backbone_args)
+
+
+def _channels(backbone: Any) -> int:
+    with torch.no_grad():
+        training = backbone.training
+        map_BCHW = backbone.eval().forward_features(torch.zeros(1, 3, 64, 64))
+        backbone.train(training)
+    if map_BCHW.ndim != 4:
+        raise UserError(
+            f"the backbone gives {map_BCHW.ndim} dimensions, not a feature map [B, C, H, W]\n"
+            "choose a convolutional one, such as convnext_atto or mobilenetv2_100"
+        )
+    return int(map_BCHW.shape[1])
+
+
+def _load_backbone(backbone: nn.Module, config: ModelConfig, path: Path) -> None:
+    import timm
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"no weights file at {path}\nname one with: --weights FILE, or start from none: --weights none")
+    try:
+        found = load_file(path)
+    except SafetensorError as err:
+        raise UserError(f"{path} is not a safetensors file: {err}") from None
+    with torch.device("meta"):
+        whole = timm.create_model(config.backbone, **_args(config))
+    # What the whole network has and the backbone lacks was left out on purpose: the classifier, the last layers.
+    left_out = whole.state_dict().keys() - backbone.state_dict().keys()
+    kept = {name: value for name, value in found.items() if name not in left_out}
+    require_equal_keys(backbone.state_dict(), kept, path)
+    backbone.load_state_dict(kept)
