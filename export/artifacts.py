@@ -71,7 +71,8 @@ class Made:
 
 def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: int, gate: int) -> Photos:
     """Photos of the training split to calibrate on, and of the validation split to judge by, evenly spaced."""
-    table = data.read(folder, names=[page.category.name], known=[page.category])[0]
+    seed = int(page.provenance.get("seed", 0))  # of the split that was trained on, where it was drawn and not given
+    table = data.read(folder, names=[page.category.name], known=[page.category], seed=seed)[0]
 
     def load(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept, pixels = [], []

@@ -162,7 +162,7 @@ def load(folder: Path) -> Bundle:
         bundle = msgspec.json.decode(content, type=Bundle)
     except OSError as err:
         raise UserError(f"cannot read {page}: {err.strerror}\n{_rebuild(folder)}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
         raise UserError(f"{page} is not a valid bundle page: {err}\n{_rebuild(folder)}") from None
     if bundle.digest != _digest(bundle):
         raise UserError(f"{page} was changed after it was built: its digest differs\n{_rebuild(folder)}")
@@ -200,8 +200,9 @@ def save(folder: Path, bundle: Bundle) -> Bundle:
     page = msgspec.json.format(msgspec.json.encode(written), indent=1)
     replace_file(folder / PAGE, page + b"\n")
     kept = {folder / name for name in _files(written)}
-    for path in [*folder.glob("model.*"), *folder.glob("golden/*"), *folder.rglob("*.part")]:
-        if path not in kept:
+    # A set: an unfinished golden photo is found twice.
+    for path in {*folder.glob("model.*"), *folder.glob("golden/*"), *folder.rglob("*.part")} - kept:
+        if path.is_file():
             path.unlink()
     return written
 

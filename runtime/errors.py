@@ -7,6 +7,11 @@ from collections.abc import Callable
 
 DONE, PARTLY_DONE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
+_EXTRAS = {
+    "train": ("torch", "torchvision", "timm", "safetensors", "sklearn", "pandas", "pyarrow"),
+    "export": ("onnx", "onnxscript", "nncf"),
+}
+
 
 class UserError(Exception):
     """Something the user can put right; the message says what was wrong and what to type next."""
@@ -18,6 +23,14 @@ def exit_code(command: Callable[[], int]) -> int:
         return command()
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
+        return USER_MISTAKE
+    except ModuleNotFoundError as err:
+        extra = next((extra for extra, names in _EXTRAS.items() if err.name in names), None)
+        if extra is None:
+            raise
+        print(
+            f"error: {err.name} is not installed\ninstall it with: pip install 'facet-edge[{extra}]'", file=sys.stderr
+        )
         return USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -27,7 +27,11 @@ def find(inputs: Iterable[Path]) -> list[Path]:
     """Every photo of the inputs, sorted, each once: folders are searched throughout, files taken as they are."""
     found: set[Path] = set()
     for path in inputs:
-        if path.is_dir():
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as err:
+            raise UserError(f"cannot look up {path}: {err.strerror}") from None
+        if is_folder:
             inside = {
                 Path(folder, name)
                 for folder, _, names in os.walk(path)
@@ -40,7 +44,7 @@ def find(inputs: Iterable[Path]) -> list[Path]:
                     "try the example with: python -m runtime.predict examples/photos/"
                 )
             found |= inside
-        elif path.exists():
+        elif is_there:
             found.add(path)
         else:
             raise UserError(
@@ -72,10 +76,11 @@ def decode(path: Path) -> np.ndarray:
 def fit(image_HWC: np.ndarray, spec: Preprocess) -> np.ndarray:
     """Resize a uint8 RGB image to spec.height x spec.width, squashed, contiguous HWC uint8, 0-255."""
     import cv2
+    import numpy as np
 
     height, width = image_HWC.shape[:2]
     if (height, width) == (spec.height, spec.width):
-        return image_HWC
+        return np.ascontiguousarray(image_HWC)
     # Area averages every source pixel, so shrinking does not alias; it only blurs when enlarging.
     shrinks = height >= spec.height and width >= spec.width
     return cv2.resize(

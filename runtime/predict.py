@@ -73,7 +73,7 @@ def predict(args: argparse.Namespace) -> int:
             interrupted = True
     seconds = time.perf_counter() - started
     if not args.quiet:
-        table.show(shown, fleet.attributes)
+        table.show(shown)
         more = f", the first {len(shown)} shown" if done > len(shown) else ""
         note(
             f"{done} of {len(photos)} photos in {seconds:.1f} s ({done / seconds:.1f} images/s), "

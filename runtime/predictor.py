@@ -81,7 +81,7 @@ class Predictor:
         """
         import numpy as np
 
-        decoded = (photo if isinstance(photo, np.ndarray) else images.decode(Path(photo)) for photo in photos)
+        decoded = (_checked(photo) if isinstance(photo, np.ndarray) else images.decode(Path(photo)) for photo in photos)
         fitted = [images.fit(image, self.bundle.preprocess) for image in decoded]
         return self.answers(np.stack(fitted)) if fitted else []
 
@@ -129,11 +129,17 @@ def choose(bundle: Bundle, *, engine: str, precision: str | None) -> Choice:
         and precision in (None, artifact.precision)
     ]
     if not choices:
-        wanted = " ".join(filter(None, (precision, "" if engine == "auto" else f"for {engine}"))) or "passed"
-        raise UserError(
-            f"no {wanted} artifact in bundle {bundle.slug!r}; it has: {_held(bundle)}\n{_build(engine, precision)}"
-        )
+        wanted = f"{precision or 'passed'} artifact{'' if engine == 'auto' else f' for {engine}'}"
+        raise UserError(f"no {wanted} in bundle {bundle.slug!r}; it has: {_held(bundle)}\n{_build(engine, precision)}")
     return min(choices, key=lambda choice: (tried.index(choice.engine), *_preference(choice)))
+
+
+def _checked(image_HWC: np.ndarray) -> np.ndarray:
+    """The caller's own array; OpenVINO would take floats for bytes, without a word."""
+    if image_HWC.dtype != "uint8" or image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
+        seen = f"{image_HWC.dtype} {list(image_HWC.shape)}"
+        raise UserError(f"a photo given as an array must be uint8 RGB [H, W, 3], got {seen}")
+    return image_HWC
 
 
 def _preference(choice: Choice) -> tuple[float, int]:

@@ -37,8 +37,11 @@ def cells(row: Row, attributes: Sequence[str]) -> list[str]:
 @contextmanager
 def csv_file(path: Path, attributes: Sequence[str]) -> Iterator[Callable[[Row], None]]:
     """Write rows beside `path` and put them there in one step at the end; on an error nothing changes there."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        # A folder would be found out only by the last step; a device or a pipe would have its place taken.
+        if path.exists() and not path.is_file():
+            raise UserError(f"cannot write {path}: it is not a file\nchoose another file with: --out FILE")
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         # surrogateescape: a file name need not be UTF-8, and its bytes must come back as they were.
         file = beside.open("w", newline="", encoding="utf-8", errors="surrogateescape")
@@ -56,21 +59,16 @@ def csv_file(path: Path, attributes: Sequence[str]) -> Iterator[Callable[[Row], 
         beside.unlink(missing_ok=True)
 
 
-def show(rows: Sequence[Row], attributes: Sequence[str]) -> None:
-    """The rows on the terminal, label and confidence in one cell, columns without any entry left out."""
+def show(rows: Sequence[Row]) -> None:
+    """The rows on the terminal: photo, category, and the answers or the error in one cell that wraps."""
 
-    def brief(row: Row) -> list[str]:
-        answers = [row.answers.get(name) for name in attributes]
-        marks = [f"{answer.label} {answer.confidence:.2f}" if answer else "" for answer in answers]
-        return [row.image.name, row.category, *marks, row.error]
+    def told(row: Row) -> str:
+        if row.status != "ok":
+            return f"{row.status}: {row.error}"
+        return " · ".join(f"{name} {answer.label} {answer.confidence:.2f}" for name, answer in row.answers.items())
 
-    header = ["image", "category", *attributes, "error"]
-    table = [brief(row) for row in rows]
-    kept = [index for index in range(len(header)) if any(cells[index] for cells in table)]
     print_table(
-        "",
-        [header[index] for index in kept],
-        [[cells[index] for index in kept] for cells in table],
+        "", ("photo", "category", "attributes, with confidence"), [(r.image.name, r.category, told(r)) for r in rows]
     )
 
 

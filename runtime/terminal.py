@@ -31,13 +31,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console = Console()
     if not console.is_terminal:
         console = Console(width=10_000)
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        numeric = all(_is_number(row[columns.index(column)]) for row in rows)
-        table.add_column(column, justify="right" if rows and numeric else "left", overflow="fold")
+    table = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = rows and all(_is_number(row[index]) for row in rows)
+        # The first column names the row: it stays whole, the others wrap.
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
     for row in rows:
         # Text, not str: a file name may hold brackets that rich would take for markup.
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(_printable(cell, console.encoding)) for cell in row))
     console.print(table)
 
 
@@ -47,6 +48,11 @@ def note(message: str, *, quiet: bool = False) -> None:
         import sys
 
         print(message, file=sys.stderr)
+
+
+def _printable(cell: str, encoding: str) -> str:
+    """What the terminal cannot show, such as a file name's bytes that are no text, as its code."""
+    return cell.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _is_number(cell: str) -> bool:

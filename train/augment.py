@@ -31,7 +31,8 @@ def augment(image_HWC: np.ndarray, config: AugmentConfig, rng: np.random.Generat
     if config.contrast or config.brightness:
         alpha = 1 + rng.uniform(-config.contrast, config.contrast)
         beta = 255 * rng.uniform(-config.brightness, config.brightness)
-        changed = cv2.convertScaleAbs(changed, alpha=alpha, beta=max(beta, -255.0))
+        # Not convertScaleAbs: it would fold what falls below zero back up, and turn black into grey.
+        changed = cv2.addWeighted(changed, alpha, changed, 0.0, beta)
     return changed
 
 
@@ -62,9 +63,15 @@ def warp(height: int, width: int, config: AugmentConfig, rng: np.random.Generato
     affine[:2, 2] = centre + shift - linear @ centre
 
     # Crop: a rectangle of a share of the area and of about the image's own shape fills the result.
-    area, stretch = rng.uniform(*config.crop), math.exp(rng.uniform(-1, 1) * math.log(4 / 3) / 2)
-    box = np.minimum(np.sqrt(area) * np.array([stretch, 1 / stretch]), 1.0) * [width, height]
+    area = rng.uniform(*config.crop)
+    # Stretched by at most 4 to 3, and never past the image's own edge: that would leave less than the area.
+    stretch = math.exp(rng.uniform(-1, 1) * min(math.log(4 / 3), -math.log(area)) / 2)
+    box = math.sqrt(area) * np.array([stretch, 1 / stretch]) * [width, height]
     origin = rng.random(2) * ([width, height] - box)
     crop = np.diag([*([width, height] / box), 1.0])
     crop[:2, 2] = -origin * [width, height] / box
-    return crop @ affine @ matrix
+
+    # All of the above counts from the image's edge, OpenCV from the centre of the first pixel.
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    homography: np.ndarray = np.linalg.inv(half) @ crop @ affine @ matrix @ half
+    return homography

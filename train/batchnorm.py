@@ -21,10 +21,12 @@ def recentre(model: nn.Module, batches: Iterable[Tensor]) -> None:
     if not norms:
         return
     moments: dict[nn.Module, list[Tensor]] = {norm: [] for norm in norms}
+    sizes: dict[nn.Module, list[int]] = {norm: [] for norm in norms}
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values = inputs[0].double()
         moments[module].append(torch.stack([values.mean((0, 2, 3)), values.square().mean((0, 2, 3))]))
+        sizes[module].append(len(values))
 
     hooks = [norm.register_forward_pre_hook(watch) for norm in norms]
     model.eval()
@@ -36,7 +38,9 @@ def recentre(model: nn.Module, batches: Iterable[Tensor]) -> None:
             hook.remove()
     for norm in norms:
         if moments[norm]:
-            mean_C, square_C = torch.stack(moments[norm]).mean(0)
+            # The last batch may be smaller: it counts by its photos.
+            weighted = [size * moment for size, moment in zip(sizes[norm], moments[norm], strict=True)]
+            mean_C, square_C = torch.stack(weighted).sum(0) / sum(sizes[norm])
             _move(norm, mean_C, (square_C - mean_C.square()).clamp_min(0))
 
 

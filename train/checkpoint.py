@@ -72,7 +72,7 @@ def read(folder: Path) -> Checkpoint:
         return msgspec.json.decode(content, type=Checkpoint)
     except OSError as err:
         raise UserError(f"cannot read {page}: {err.strerror}\ntrain one with: python -m train.fit") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as err:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as err:
         raise UserError(f"{page} is not a valid checkpoint page: {err}") from None
 
 

@@ -64,6 +64,8 @@ def read(folder: Path, *, names: Sequence[str] = (), known: Sequence[Category] =
     rows = _read_csv(folder / "train.csv")
     attributes = _attribute_names(folder)
     _require_columns(folder / "train.csv", rows, ["id", "Category"])
+    if rows.empty:
+        raise UserError(f"{folder / 'train.csv'} has no rows")
     if undeclared := sorted(set(rows["Category"]) - attributes.keys()):
         raise UserError(
             f"{folder / 'train.csv'} has rows of {', '.join(undeclared)}, which category_attributes does not list"

@@ -73,9 +73,12 @@ def score(
     from runtime import images
     from train import data, metrics
 
-    with _opened(folder) as (categories, spec, answer):
+    with _opened(folder) as (categories, spec, provenance, answer):
         for category in categories:
-            (table,) = data.read(data_folder, names=[category.name], known=[category])
+            # Where the split was drawn and not given, another seed would score photos that were trained on.
+            (table,) = data.read(
+                data_folder, names=[category.name], known=[category], seed=int(provenance.get("seed", 0))
+            )
             rows = table.rows(split)
             if not len(rows):
                 raise UserError(f"no labelled row of {category.name!r} in split {split!r} of {data_folder}")
@@ -101,14 +104,15 @@ def score(
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[tuple[Sequence[Category], Preprocess, Answer]]:
-    """What the model in `folder` serves, the size it wants, and how it answers."""
+def _opened(folder: Path) -> Iterator[tuple[Sequence[Category], Preprocess, dict[str, str], Answer]]:
+    """What the model in `folder` serves, the size it wants, where it comes from, and how it answers."""
     if (folder / bundle.PAGE).is_file():
         with Predictor.open(folder) as predictor:
-            yield predictor.bundle.categories, predictor.bundle.preprocess, predictor.probabilities
+            held = predictor.bundle
+            yield held.categories, held.preprocess, held.provenance, predictor.probabilities
     elif (folder / checkpoint.PAGE).is_file():
         page, answer = _network(folder)
-        yield [page.category], page.preprocess, answer
+        yield [page.category], page.preprocess, page.provenance, answer
     else:
         raise UserError(
             f"neither {bundle.PAGE} nor {checkpoint.PAGE} in {folder}\n"

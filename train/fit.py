@@ -35,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=list(PRESETS), default="demo", help="default: %(default)s")
     parser.add_argument("--weights", metavar="hub|none|FILE", help="where the backbone starts (default: the preset's)")
     parser.add_argument("--phase", type=int, choices=[1, 2], help="run one phase alone (default: both)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="of phase 1 (default: the preset's)")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="end each phase after N steps")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="of phase 1 (default: the preset's)")
+    parser.add_argument("--max-steps", type=positive, metavar="N", help="end each phase after N steps")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
@@ -89,8 +89,8 @@ def train_category(table: Table, chosen: Preset, args: argparse.Namespace) -> in
     for number, (config, phase) in stages.items():
         if args.phase in (None, number):
             with progress(f"{name}, phase {number}", run.steps(config), quiet=args.quiet) as run.advance:
-                phase(run)
-            found = _save(run, folder, args)
+                found = phase(run)
+            _save(run, found, folder, args)
     print_table(f"{name}: {len(table.rows('val'))} validation photos", metrics.COLUMNS, metrics.table(found))
     for path in sorted([*table.absent, *run.unreadable]):
         note(f"left out, {'not there' if path in table.absent else 'unreadable'}: {path}")
@@ -112,11 +112,9 @@ def _start(table: Table, chosen: Preset, folder: Path, phase: int | None) -> Fac
     return network
 
 
-def _save(run: Run, folder: Path, args: argparse.Namespace) -> list[Score]:
-    """Write the checkpoint as it stands, and give its scores."""
-    from train import checkpoint, phases
+def _save(run: Run, found: list[Score], folder: Path, args: argparse.Namespace) -> None:
+    from train import checkpoint
 
-    found = phases.evaluate(run, run.model)
     page = checkpoint.Checkpoint(
         slug=folder.name,
         category=run.table.category,
@@ -132,7 +130,14 @@ def _save(run: Run, folder: Path, args: argparse.Namespace) -> list[Score]:
         },
     )
     checkpoint.save(folder, run.model, page)
-    return found
+
+
+def positive(text: str) -> int:
+    """An option's whole number, 1 or more; argparse shows what it raises."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from runtime.errors import UserError
 from train import heads
 from train.config import ModelConfig
 
+PROJECT = Path(__file__).resolve().parent.parent
+
 
 class Output(NamedTuple):
     """What the network gives for a batch."""
@@ -116,6 +118,8 @@ def _load_backbone(backbone: nn.Module, config: ModelConfig, path: Path) -> None
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not path.is_file() and (PROJECT / path).is_file():
+        path = PROJECT / path  # a preset names the weights that ship with the project, wherever the command runs
     if not path.is_file():
         raise UserError(f"no weights file at {path}\nname one with: --weights FILE, or start from none: --weights none")
     try:

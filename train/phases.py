@@ -20,6 +20,7 @@ from train import batchnorm, data, metrics
 from train.config import PhaseConfig, Preset
 from train.data import Table
 from train.losses import masked_cross_entropy, mmd
+from train.metrics import Score
 from train.model import FacetModel, normalise
 from train.photos import Batch, Item, Photos, batches, in_order
 
@@ -87,8 +88,8 @@ class Run:
                 yield batch
 
 
-def phase1(run: Run) -> None:
-    """Train everything end to end; the model is left with its best epoch's weights."""
+def phase1(run: Run) -> list[Score]:
+    """Train everything end to end; the model is left with its best epoch's weights, whose scores are given back."""
     phase = run.preset.phase1
     rows = np.random.default_rng(run.seed).permutation(run.table.rows("train"))[:BATCHNORM_PHOTOS]
     batchnorm.recentre(run.model.backbone, (run.inputs(batch) for batch in run.plain_batches(rows)))
@@ -113,16 +114,25 @@ def phase1(run: Run) -> None:
                 _average(averaged, run.model, schedule.taken, phase.ema_decay)
             run.advance(1)
         found = evaluate(run, keeper.model)
-        keeper.see(metrics.mean_hm(found))
+        keeper.see(found)
         schedule.epoch_ended(sum(score.loss for score in found))
     run.model.load_state_dict(keeper.state)
+    return keeper.scores
 
 
-def phase2(run: Run) -> None:
-    """Train the heads on the frozen backbone; each head is left with the best of its own epochs."""
+def phase2(run: Run) -> list[Score]:
+    """Train the heads on the frozen backbone; each is left with the best of its own epochs, the start included."""
     phase = run.preset.phase2
     heads = run.model.heads
-    best = [(score.hm, _copy(heads.rows_of(index))) for index, score in _by_attribute(run)]
+    names = [attribute.name for attribute in run.table.category.attributes]
+
+    def copies() -> dict[str, tuple[Score, list[Tensor]]]:
+        return {
+            score.attribute: (score, [row.clone() for row in heads.rows_of(names.index(score.attribute))])
+            for score in evaluate(run, run.model)
+        }
+
+    best = copies()
     parameters = list(heads.parameters())
     optimiser = _optimiser(phase, {}, parameters)
     schedule = _Schedule(optimiser, phase, run.steps(phase))
@@ -138,19 +148,18 @@ def phase2(run: Run) -> None:
             _step(loss, optimiser, parameters, phase.clip_norm)
             schedule.step()
             run.advance(1)
-        found = _by_attribute(run)
-        schedule.epoch_ended(sum(score.loss for _, score in found))
-        for position, (index, score) in enumerate(found):
-            if score.hm > best[position][0]:
-                best[position] = (score.hm, _copy(heads.rows_of(index)))
-    for (index, _), (_, kept) in zip(_by_attribute(run), best, strict=True):
-        for parameter, value in zip(heads.rows_of(index), kept, strict=True):
+        now = copies()
+        schedule.epoch_ended(sum(score.loss for score, _ in now.values()))
+        best |= {name: kept for name, kept in now.items() if kept[0].hm > best[name][0].hm}
+    for name, (_, kept) in best.items():
+        for parameter, value in zip(heads.rows_of(names.index(name)), kept, strict=True):
             parameter.copy_(value)
+    return [score for score, _ in best.values()]
 
 
-def evaluate(run: Run, model: FacetModel, split: str = "val") -> list[metrics.Score]:
-    """The model's scores on a split."""
-    rows = run.table.rows(split)
+def evaluate(run: Run, model: FacetModel) -> list[Score]:
+    """The model's scores on the validation photos."""
+    rows = run.table.rows("val")
     model.eval()
     answers, labels = [], []
     with torch.inference_mode():
@@ -162,22 +171,17 @@ def evaluate(run: Run, model: FacetModel, split: str = "val") -> list[metrics.Sc
     return metrics.scores(run.table.category, probabilities, np.concatenate(labels), run.table.commonest())
 
 
-def _by_attribute(run: Run) -> list[tuple[int, metrics.Score]]:
-    names = [attribute.name for attribute in run.table.category.attributes]
-    return [(names.index(score.attribute), score) for score in evaluate(run, run.model)]
-
-
 class _Best:
     """Keeps the state of the best epoch of a model that goes on changing."""
 
     def __init__(self, model: FacetModel) -> None:
         self.model = model
         self.state = copy.deepcopy(model.state_dict())
-        self._score = -1.0
+        self.scores: list[Score] = []
 
-    def see(self, score: float) -> None:
-        if score > self._score:
-            self._score, self.state = score, copy.deepcopy(self.model.state_dict())
+    def see(self, scores: list[Score]) -> None:
+        if not self.scores or metrics.mean_hm(scores) > metrics.mean_hm(self.scores):
+            self.scores, self.state = scores, copy.deepcopy(self.model.state_dict())
 
 
 class _Schedule:
@@ -242,7 +246,3 @@ def _average(averaged: FacetModel, model: FacetModel, taken: int, decay: float) 
             kept.lerp_(value, 1 - decay)
         else:
             kept.copy_(value)
-
-
-def _copy(rows: list[Tensor]) -> list[Tensor]:
-    return [row.clone() for row in rows]

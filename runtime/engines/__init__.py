@@ -60,7 +60,9 @@ class EngineKind:
     """The artifacts that it reads: `.onnx`, or the `.plan` of that library alone."""
 
     def installed(self) -> bool:
-        return find_spec(self.package) is not None
+        spec = find_spec(self.package)
+        # Without an origin it is a folder of that name, of models perhaps, which stands where Python looks.
+        return spec is not None and spec.origin is not None
 
 
 # In the order in which `auto` tries them: plans need a GPU of their own kind, so they are never tried unasked.
@@ -80,6 +82,8 @@ ENGINES = {
 
 def require(name: str) -> EngineKind:
     """The engine's kind, or a UserError that names the install line when it is not installed."""
+    if name not in ENGINES:
+        raise UserError(f"no engine {name!r}; have: {', '.join(ENGINES)}")
     kind = ENGINES[name]
     if not kind.installed():
         raise UserError(f"engine {name!r} is not installed\ninstall it with: pip install '{kind.extra}'")

@@ -1,0 +1,31 @@
+# Every target is a command or two of the README's; PYTHON chooses the interpreter.
+PYTHON ?= python
+DEMO := build/demo
+
+.PHONY: demo test test-slow lint bench bench-full shipped
+
+demo:  ## train, export and predict on the example data: about ten minutes on two cores
+	$(PYTHON) -m train.fit --data examples/clothing --preset demo --out $(DEMO)/checkpoints
+	$(PYTHON) -m export.build --precision fp32 fp16 int8 --target sm89 \
+		--checkpoints $(DEMO)/checkpoints --data examples/clothing --out $(DEMO)/bundles
+	$(PYTHON) -m runtime.predict examples/photos/ --bundles $(DEMO)/bundles --out $(DEMO)/predictions.csv
+
+test:
+	$(PYTHON) -m pytest
+
+test-slow:  ## what takes minutes: ConvNeXt-Base trained a step and exported
+	$(PYTHON) -m pytest -m slow
+
+lint:
+	ruff check
+	ruff format --check
+	mypy
+
+bench:
+	$(PYTHON) -m pytest benchmarks/ --benchmark-only
+
+bench-full:
+	$(PYTHON) -m pytest benchmarks/ --benchmark-only --full
+
+shipped:  ## the models under examples/, anew, from SOURCE=folder with labels.csv, attributes.csv and images/
+	$(PYTHON) examples/make_shipped.py --source $(SOURCE)

@@ -1,0 +1,87 @@
+"""Command: write the README's tables from the files in benchmarks/results/; `--check` only says whether they differ.
+
+python benchmarks/readme.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+FIXED = ("image", "category", "category_confidence", "routed_from", "status", "error")
+SHOWN_PHOTOS = 6
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python benchmarks/readme.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where the README differs")
+    args = parser.parse_args(argv)
+    readme = ROOT / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = rendered(before)
+    if args.check:
+        return int(before != after)
+    readme.write_text(after, encoding="utf-8")
+    return 0
+
+
+def rendered(readme: str) -> str:
+    """The README's text with each marked table made anew from its file."""
+    for name, table in (("predictions", predictions), ("models", models), ("speed", speed)):
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not marked.search(readme):
+            raise SystemExit(f"README.md has no <!-- {name} --> table")
+        readme = marked.sub(lambda found, table=table: f"{found[1]}\n{table()}\n{found[2]}", readme)
+    return readme
+
+
+def predictions() -> str:
+    """The first photos of the shipped models' answers, each with its confidence."""
+    with (RESULTS / "example_predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))[:SHOWN_PHOTOS]
+    lines = []
+    for row in rows:
+        names = [name for name in row if name not in FIXED and not name.endswith("_confidence") and row[name]]
+        answers = " · ".join(f"{name} {row[name]} {float(row[f'{name}_confidence']):.2f}" for name in names)
+        lines.append(f"| {Path(row['image']).name} | {row['category']} | {answers} |")
+    return _table(("photo", "category", "attributes, with confidence"), lines)
+
+
+def models() -> str:
+    """How good the shipped bundles are, attribute by attribute."""
+    lines = [
+        f"| {model['category']} | {score['attribute']} | {model['split']} | {score['labels']} "
+        f"| {score['accuracy']:.3f} | {score['hm']:.3f} | {score['baseline_hm']:.3f} |"
+        for model in json.loads((RESULTS / "shipped_models.json").read_text())
+        for score in model["scores"]
+    ]
+    return _table(("model", "attribute", "split", "labels", "accuracy", "HM", "HM of the commonest class"), lines)
+
+
+def speed() -> str:
+    """The latest ratio to the reference's way, for each model measured."""
+    latest: dict[str, dict[str, object]] = {}
+    for path in sorted(RESULTS.glob("*_*_????-??-??.json")):
+        record = json.loads(path.read_text()) | {"file": path.name}
+        latest[record["model"]] = record
+    lines = [
+        f"| {name} | {record['what']} | {record['ours_images_per_s']:.1f} | {record['theirs_images_per_s']:.1f} "
+        f"| **{record['ratio']:.1f}x** | {record['machine']} | [file](benchmarks/results/{record['file']}) |"
+        for name, record in latest.items()
+    ]
+    return _table(("model", "artifact", "predict, images/s", "reference's way", "ratio", "machine", "figures"), lines)
+
+
+def _table(header: Sequence[str], lines: Sequence[str]) -> str:
+    return "\n".join(["| " + " | ".join(header) + " |", "|" + "---|" * len(header), *lines, ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

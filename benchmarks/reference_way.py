@@ -1,0 +1,67 @@
+"""The reference system's own way from a folder to a table: PyTorch eager in float32, Pillow, one photo at a time.
+
+The network is the project's own, from a checkpoint, so that both ways answer with the same weights; only how a photo
+reaches them and what computes them differs.
+"""
+
+# H height, W width, C channels, K classes of one attribute
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from train import checkpoint
+
+if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
+    from train.model import FacetModel
+
+
+class ReferenceWay:
+    """One model, loaded once; `predict` is what gets timed, the two steps beneath it are what gets compared."""
+
+    def __init__(self, model: FacetModel, page: Checkpoint) -> None:
+        self.page = page
+        self._model = model.eval()
+        self._mean_C11 = torch.tensor(page.preset.model.mean).view(3, 1, 1)
+        self._std_C11 = torch.tensor(page.preset.model.std).view(3, 1, 1)
+
+    @classmethod
+    def open(cls, folder: Path) -> ReferenceWay:
+        """The reference's way over the checkpoint in `folder`."""
+        return cls(*checkpoint.load(folder))
+
+    def predict(self, folder: Path, out: Path) -> None:
+        """Write a CSV row for each JPEG of the folder: its name, then each attribute's label and probability."""
+        attributes = self.page.category.attributes
+        with out.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            names = (attribute.name for attribute in attributes)
+            writer.writerow(["image", *(column for name in names for column in (name, f"{name}_confidence"))])
+            for path in sorted(folder.glob("*.jpg")):
+                row = [str(path)]
+                for attribute, answer_K in zip(attributes, self.probabilities(self.pixels(path)), strict=True):
+                    best = int(answer_K.argmax())
+                    row += [attribute.classes[best], f"{answer_K[best]:.4f}"]
+                writer.writerow(row)
+
+    def pixels(self, path: Path) -> np.ndarray:
+        """The photo as Pillow decodes and squashes it: uint8 RGB [H, W, 3], 0-255."""
+        size = self.page.preprocess
+        with Image.open(path) as photo:
+            # Any enlarging or shrinking by the same filter, its support widened where it shrinks, as torchvision does.
+            fitted = photo.convert("RGB").resize((size.width, size.height), Image.Resampling.BILINEAR)
+        return np.array(fitted)
+
+    @torch.inference_mode()
+    def probabilities(self, image_HWC: np.ndarray) -> list[np.ndarray]:
+        """Each attribute's class probabilities [K], float32, for one uint8 RGB image of the model's size."""
+        image_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1).contiguous().float().div(255)
+        batch_1CHW = ((image_CHW - self._mean_C11) / self._std_C11)[None]
+        return [logits_1K.softmax(1)[0].numpy() for logits_1K in self._model(batch_1CHW).logits]

@@ -1,0 +1,118 @@
+"""The exported graph against PyTorch, for a network of each kind of layer."""
+
+# B batch, N photos
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from export import artifacts, graph
+from tests.train_parts import full_graph, network, photos
+from train.checkpoint import Checkpoint
+from train.model import FacetModel
+
+# ConvNeXt: LayerNorm, GELU, LayerScale. MobileNet: BatchNorm, ReLU6, depthwise. The reference's heads: grouped, sigmoid.
+KINDS = {
+    "convnext": {"backbone": "test_convnext"},
+    "mobilenet": {"backbone": "test_efficientnet", "act_layer": "relu6"},
+    "reference": {"backbone": "test_resnet", "heads": "reference"},
+}
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def pair(kind: str) -> tuple[FacetModel, Checkpoint]:
+    return network(**KINDS[kind])
+
+
+@pytest.fixture
+def made(kind: str) -> onnx.ModelProto:
+    return full_graph(**KINDS[kind])
+
+
+@functools.cache
+def session(kind: str) -> onnxruntime.InferenceSession:
+    content = full_graph(**KINDS[kind]).SerializeToString()
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_the_graph_answers_as_pytorch_does_at_any_batch(
+    kind: str, pair: tuple[FacetModel, Checkpoint], batch: int
+) -> None:
+    photos_NHWC = photos(batch)
+    expected = artifacts.reference(*pair, photos_NHWC)
+    found = dict(zip(expected, session(kind).run(None, {"images": photos_NHWC}), strict=True))
+    for name in ("colour", "shade"):
+        # float32 additions in another order: some 1e-6 of a logit.
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found["features"], expected["features"], rtol=1e-3, atol=1e-4)
+
+
+def test_the_answers_differ_from_photo_to_photo(pair: tuple[FacetModel, Checkpoint]) -> None:
+    """Without it every comparison here would be of constants."""
+    answers = artifacts.reference(*pair, photos(8))
+    assert all(np.ptp(answers[name], axis=0).max() > 0.02 for name in ("colour", "shade"))
+
+
+def test_probabilities_sum_to_one(pair: tuple[FacetModel, Checkpoint]) -> None:
+    answers = artifacts.reference(*pair, photos(4))
+    for name in ("colour", "shade"):
+        np.testing.assert_allclose(answers[name].sum(1), 1, rtol=0, atol=1e-6)
+
+
+def test_names_types_and_shapes_are_the_contract(made: onnx.ModelProto) -> None:
+    def described(info: onnx.ValueInfoProto) -> tuple[str, int, list[str | int]]:
+        tensor = info.type.tensor_type
+        return info.name, tensor.elem_type, [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+
+    (images,) = map(described, made.graph.input)
+    assert images == ("images", onnx.TensorProto.UINT8, ["batch", 64, 64, 3])
+    *attributes, features = map(described, made.graph.output)
+    assert attributes == [
+        ("colour", onnx.TensorProto.FLOAT, ["batch", 3]),
+        ("shade", onnx.TensorProto.FLOAT, ["batch", 2]),
+    ]
+    assert features[:2] == ("features", onnx.TensorProto.FLOAT)
+    assert features[2][0] == "batch"
+    assert isinstance(features[2][1], int)
+
+
+def test_the_first_node_casts_the_pixels_and_nothing_else_reads_them(made: onnx.ModelProto) -> None:
+    readers = [node for node in made.graph.node if "images" in node.input]
+    assert [node.op_type for node in readers] == ["Cast"]
+    assert readers[0] == made.graph.node[0]
+
+
+def test_the_graph_passes_onnxs_full_check_and_is_of_a_version_that_python_3_10_reads(made: onnx.ModelProto) -> None:
+    onnx.checker.check_model(made, full_check=True)
+    # ONNX Runtime 1.23 reads opset 23 and IR 11 at most.
+    assert made.ir_version <= 11
+    assert [(opset.domain, opset.version <= 23) for opset in made.opset_import] == [("", True)]
+    assert {node.domain for node in made.graph.node} == {""}
+
+
+def test_every_weight_is_in_the_file_and_is_used(made: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(made, tmp_path / "graph.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
+    read = {name for node in made.graph.node for name in node.input}
+    assert {tensor.name for tensor in made.graph.initializer} <= read
+
+
+def test_checked_refuses_a_graph_whose_shapes_do_not_fit() -> None:
+    broken = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 18]> broken (float[2, 3] x) => (float[2, 5] y) { y = Identity(x) }'
+    )
+    with pytest.raises(onnx.shape_inference.InferenceError, match="differ"):
+        graph.checked(broken)

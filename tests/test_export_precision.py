@@ -1,0 +1,243 @@
+"""Half and int8 graphs: what each node computes in, and how far the answers move."""
+
+# N photos
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from export import artifacts, precision
+from export.parity import LIMITS
+from runtime.errors import UserError
+from tests.train_parts import full_graph, network, photos
+
+KINDS = {
+    "convnext": {"backbone": "test_convnext"},
+    "mobilenet": {"backbone": "test_efficientnet", "act_layer": "relu6"},
+}
+FLOAT, HALF, INT8, UINT8 = (getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "INT8", "UINT8"))
+
+
+@functools.cache
+def half_graph(kind: str) -> onnx.ModelProto:
+    return precision.to_fp16(full_graph(**KINDS[kind]))
+
+
+@functools.cache
+def int8_graph(kind: str) -> onnx.ModelProto:
+    return precision.to_int8(full_graph(**KINDS[kind]), photos(24, seed=2))
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def run(model: onnx.ModelProto, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
+
+
+def types(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every tensor."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    infos = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+    found = {info.name: info.type.tensor_type.elem_type for info in infos}
+    return found | {tensor.name: tensor.data_type for tensor in inferred.graph.initializer}
+
+
+def farthest(model: onnx.ModelProto, kind: str) -> float:
+    """The largest difference of a probability from PyTorch's, over photos that no calibration saw."""
+    photos_NHWC = photos(32, seed=3)
+    expected = artifacts.reference(*network(**KINDS[kind]), photos_NHWC)
+    found = run(model, images=photos_NHWC)
+    return max(float(np.abs(found[name] - expected[name]).max()) for name in ("colour", "shade"))
+
+
+def nodes_of(model: onnx.ModelProto, *kinds: str) -> Iterator[onnx.NodeProto]:
+    return (node for node in model.graph.node if node.op_type in kinds)
+
+
+# Half
+
+
+def test_the_half_graph_stays_within_the_gates_limit_and_has_moved(kind: str) -> None:
+    assert 1e-5 < farthest(half_graph(kind), kind) < LIMITS["fp16"].probability
+
+
+def test_every_weight_of_the_half_graph_is_half(kind: str) -> None:
+    model = half_graph(kind)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in nodes_of(model, "Conv", "Gemm", "MatMul"):
+        assert {tensors[name].data_type for name in node.input if name in tensors} <= {HALF}
+    # What stays: mean and deviation of the pixels.
+    full = [tensor for tensor in tensors.values() if tensor.data_type == FLOAT]
+    assert all(numpy_helper.to_array(tensor).size <= 3 for tensor in full)
+
+
+def test_pixels_and_softmax_of_the_half_graph_are_float32_and_everything_between_is_half(kind: str) -> None:
+    model = half_graph(kind)
+    made_of = types(model)
+    transpose = next(nodes_of(model, "Transpose"))
+    pixels = [node for node in model.graph.node if node.name in precision._pixel_nodes(model)]
+    assert pixels[0].op_type == "Cast"
+    assert pixels[-1] == transpose
+    assert {made_of[name] for node in pixels for name in node.output} == {FLOAT}
+    softmaxes = [node for node in nodes_of(model, "Softmax") if node.output[0] in ("colour", "shade")]
+    assert len(softmaxes) == 2
+    assert {made_of[name] for node in nodes_of(model, "Softmax") for name in (*node.input, *node.output)} == {FLOAT}
+    assert {made_of[name] for node in nodes_of(model, "Conv", "Gemm", "MatMul") for name in node.output} == {HALF}
+    assert {made_of[output.name] for output in model.graph.output} == {FLOAT}
+    assert {made_of[name] for node in nodes_of(model, "Cast") for name in node.input} <= {FLOAT, HALF, UINT8}
+
+
+def test_making_it_half_leaves_the_full_graph_as_it_was(kind: str) -> None:
+    full = full_graph(**KINDS[kind])
+    before = full.SerializeToString()
+    precision.to_fp16(full)
+    assert full.SerializeToString() == before
+    assert [output.name for output in half_graph(kind).graph.output] == [output.name for output in full.graph.output]
+
+
+def test_a_weight_that_half_cannot_hold_is_named() -> None:
+    full = onnx.ModelProto.FromString(full_graph(**KINDS["convnext"]).SerializeToString())
+    tensor = next(tensor for tensor in full.graph.initializer if tensor.name.endswith("stem.0.weight"))
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[0] = 1e5
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    with pytest.raises(UserError, match=r"stem\.0\.weight holds 1e\+05, more than half precision can: build fp32 or"):
+        precision.to_fp16(full)
+
+
+# Int8
+
+
+def test_the_int8_graph_stays_within_the_gates_limit_and_has_moved(kind: str) -> None:
+    assert 1e-3 < farthest(int8_graph(kind), kind) < LIMITS["int8"].probability
+
+
+def test_every_pair_of_the_int8_graph_is_signed_with_zero_point_zero(kind: str) -> None:
+    model = int8_graph(kind)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    pairs = list(nodes_of(model, "QuantizeLinear", "DequantizeLinear"))
+    assert len(pairs) > 20
+    for node in pairs:
+        zero_point = tensors[node.input[2]]
+        assert zero_point.data_type == INT8, node.name
+        assert not numpy_helper.to_array(zero_point).any(), node.name
+    assert [name for name, made_of in types(model).items() if made_of == UINT8] == ["images"]
+
+
+def test_activations_have_one_scale_and_it_is_the_same_on_both_sides(kind: str) -> None:
+    model = int8_graph(kind)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    readers = {name: node for node in nodes_of(model, "DequantizeLinear") for name in node.input[:1]}
+    for node in nodes_of(model, "QuantizeLinear"):
+        scale = tensors[node.input[1]]
+        assert scale.ndim == 0, node.name
+        assert scale > 0, node.name
+        assert tensors[readers[node.output[0]].input[1]] == scale, node.name
+
+
+def test_every_convolution_reads_int8_on_both_sides_its_weight_with_a_scale_for_each_channel(kind: str) -> None:
+    model = int8_graph(kind)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    # The quantiser leaves squeeze-and-excitation in float: single positions, a thousandth of the work.
+    convolutions = [node for node in nodes_of(model, "Conv") if ".se." not in node.input[1]]
+    assert len(convolutions) >= 8
+    for node in convolutions:
+        pixels, dequantise = (makers[name] for name in node.input[:2])
+        if pixels.op_type == "Transpose":  # only turns what was quantised before it
+            pixels = makers[pixels.input[0]]
+        assert (pixels.op_type, dequantise.op_type) == ("DequantizeLinear", "DequantizeLinear"), node.name
+        weight = tensors[dequantise.input[0]]
+        assert weight.dtype == np.int8, node.name
+        assert tensors[dequantise.input[1]].shape == (len(weight),), node.name
+
+
+def test_making_it_int8_leaves_the_full_graph_as_it_was_and_stdout_empty(capfd: pytest.CaptureFixture[str]) -> None:
+    full = full_graph(**KINDS["mobilenet"])
+    before = full.SerializeToString()
+    precision.to_int8(full, photos(2))
+    assert full.SerializeToString() == before
+    assert capfd.readouterr().out == ""
+
+
+# Unsigned pairs, by hand
+
+AFTER_RELU6 = """
+<ir_version: 10, opset_import: ["": 18]>
+relu6 (float[N] x) => (float[N] y)
+<float step = {{{scale}}}, uint8 zero = {{{zero}}}, float low = {{0.0}}, float high = {{6.0}}>
+{{
+    clipped = Clip(x, low, high)
+    coded = QuantizeLinear(clipped, step, zero)
+    y = DequantizeLinear(coded, step, zero)
+}}
+"""
+
+
+def unsigned(*, zero: int = 0) -> onnx.ModelProto:
+    """ReLU6 and a uint8 pair that spends all its levels on 0 to 6."""
+    return onnx.parser.parse_model(AFTER_RELU6.format(scale=6 / 255, zero=zero))
+
+
+def test_a_uint8_pair_after_relu6_becomes_the_int8_pair_of_the_same_range() -> None:
+    model = unsigned()
+    values = np.linspace(-1, 8, 1001, dtype=np.float32)
+    before = run(model, x=values)["y"]
+    precision.sign(model)
+    onnx.checker.check_model(model, full_check=True)
+    after = run(model, x=values)["y"]
+    assert {tensor.data_type for tensor in model.graph.initializer if tensor.name == "zero"} == {INT8}
+    # Half a step of each grid: 255 and 127 levels from 0 to 6.
+    assert np.abs(after - before).max() <= 3 / 255 + 3 / 127 + 1e-6
+    assert after.max() == pytest.approx(6.0)  # with the scale unchanged it would be 127 / 255 of that
+    assert after.min() == 0
+
+
+def test_a_signed_pair_is_left_alone() -> None:
+    model = unsigned()
+    precision.sign(model)
+    before = model.SerializeToString()
+    precision.sign(model)
+    assert model.SerializeToString() == before
+
+
+def test_a_zero_point_other_than_zero_is_refused_with_its_quantiser_named() -> None:
+    model = unsigned(zero=3)
+    model.graph.node[1].name = "after_relu6"
+    with pytest.raises(UserError, match="quantiser 'after_relu6' has a non-zero zero point, which TensorRT refuses"):
+        precision.sign(model)
+
+
+PER_CHANNEL = """
+<ir_version: 10, opset_import: ["": 18]>
+channels (float[N, 2] x) => (float[N, 2] y)
+<float[2] steps = {0.01, 0.05}, int8[2] zeros = {0, 0}>
+{
+    coded = QuantizeLinear<axis = 1>(x, steps, zeros)
+    y = DequantizeLinear<axis = 1>(coded, steps, zeros)
+}
+"""
+
+
+def test_an_activation_with_a_scale_for_each_channel_gets_the_largest_for_all() -> None:
+    model = onnx.parser.parse_model(PER_CHANNEL)
+    precision.unite_scales(model)
+    onnx.checker.check_model(model, full_check=True)
+    values = np.stack([np.linspace(-1, 1, 101), np.linspace(-6, 6, 101)], 1).astype(np.float32)
+    found = run(model, x=values)["y"]
+    assert np.abs(found - values).max() <= 0.05 / 2 + 1e-6  # half a step of the one scale
+    assert {tuple(tensor.dims) for tensor in model.graph.initializer} == {()}

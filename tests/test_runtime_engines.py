@@ -1,0 +1,180 @@
+"""The CPU's engines agree on one graph, keep its order of outputs, and are found without being imported."""
+
+# B batch, H height, W width, C channels, K classes
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
+from runtime.errors import UserError
+
+# OpenVINO would take bfloat16 where the processor has it, which keeps 8 bits.
+CPU = {"onnxruntime": "", "openvino": "f32"}
+# Neither in the order of the alphabet nor backwards.
+ATTRIBUTES = {
+    "length": {"long": "G", "short": "B"},
+    "colour": {"blue": "B", "green": "G", "red": "R"},
+    "neck": {"round": "R", "v": "B"},
+}
+# A pair that rounds the photo's channels to steps of 32 of 255, before the same head as a float graph.
+QUANTISED = """
+<ir_version: 10, opset_import: ["": 18]>
+tiny (uint8[B, 16, 16, 3] images) => (float[B, 3] colour, float[B, 3] features) {
+    pixels = Cast<to = 1>(images)
+    nchw = Transpose<perm = [0, 3, 1, 2]>(pixels)
+    coded = QuantizeLinear(nchw, step, zero)
+    decoded = DequantizeLinear(coded, step, zero)
+    features = ReduceMean<keepdims = 0>(decoded, axes)
+    weight = DequantizeLinear(coded_weight, weight_step, zero)
+    logits = Gemm(features, weight)
+    colour = Softmax(logits)
+}
+"""
+STEP, WEIGHT_STEP = 32.0, 0.01
+
+
+@pytest.fixture(scope="module")
+def graph(make_graph: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_graph(tmp_path_factory.mktemp("graph") / "tiny.onnx", ATTRIBUTES)
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import onnx
+
+    model = onnx.parser.parse_model(QUANTISED)
+    weights = {
+        "step": np.array(STEP, np.float32),
+        "weight_step": np.array(WEIGHT_STEP, np.float32),
+        "zero": np.array(0, np.int8),
+        "axes": np.array([2, 3]),
+        "coded_weight": np.eye(3, dtype=np.int8),
+    }
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    onnx.checker.check_model(model, full_check=True)
+    path = tmp_path_factory.mktemp("graph") / "quantised.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def opened(engine: str, path: Path, *, threads: int | None = None, hint: str | None = None) -> Engine:
+    return open_engine(engine, path, EngineOptions(threads=threads, hint=CPU[engine] if hint is None else hint))
+
+
+def noise(batch: int) -> np.ndarray:
+    """Photos of noise around a colour of their own."""
+    rng = np.random.default_rng(batch)
+    colours_B11C = rng.integers(0, 200, (batch, 1, 1, 3))
+    return (colours_B11C + rng.integers(0, 56, (batch, 16, 16, 3))).astype(np.uint8)
+
+
+def test_onnxruntime_and_openvino_agree_in_every_slot_of_every_batch(graph: Path) -> None:
+    with opened("onnxruntime", graph) as one, opened("openvino", graph) as other:
+        for batch in (1, 2, 5, 16, 3):
+            images_BHWC = noise(batch)
+            found, expected = one.infer(images_BHWC), other.infer(images_BHWC)
+            assert found.keys() == expected.keys()
+            for name in found:
+                assert found[name].shape == expected[name].shape
+                # Float32 sums over 256 pixels in another order move the seventh digit; sharpness 8 makes it the sixth.
+                difference = np.abs(found[name] - expected[name]).max()
+                assert difference < 1e-5, f"{name} at batch {batch}: largest difference {difference}"
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_outputs_are_named_in_the_order_of_the_graph(graph: Path, engine: str) -> None:
+    with opened(engine, graph) as entered:
+        assert entered.outputs == (*ATTRIBUTES, "features")
+        answers = entered.infer(noise(4))
+    assert list(answers) == [*ATTRIBUTES, "features"]
+    assert {name: (answer.dtype, answer.shape) for name, answer in answers.items()} == {
+        "length": (np.float32, (4, 2)),
+        "colour": (np.float32, (4, 3)),
+        "neck": (np.float32, (4, 2)),
+        "features": (np.float32, (4, 3)),
+    }
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_an_answer_stays_as_it_was_when_the_next_batch_is_answered(graph: Path, engine: str) -> None:
+    with opened(engine, graph) as entered:
+        first = entered.infer(noise(2))
+        kept = {name: answer.copy() for name, answer in first.items()}
+        entered.infer(255 - noise(2))
+    for name, answer in first.items():
+        assert np.array_equal(answer, kept[name])
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_leaving_is_safe_twice_and_where_nothing_was_entered(graph: Path, engine: str) -> None:
+    entered = opened(engine, graph)
+    entered.__exit__(None, None, None)
+    for _ in range(2):
+        with entered:
+            assert entered.infer(noise(1))["features"].shape == (1, 3)
+        entered.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_an_engine_answers_only_while_it_is_entered(graph: Path, engine: str) -> None:
+    left = opened(engine, graph)
+    with left:
+        pass
+    with pytest.raises(AssertionError, match=r"infer\(\) outside `with`"):
+        left.infer(noise(1))
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_the_number_of_threads_changes_no_answer(graph: Path, engine: str) -> None:
+    with opened(engine, graph, threads=1) as one, opened(engine, graph, threads=2) as two:
+        for name, answer in one.infer(noise(3)).items():
+            assert np.abs(answer - two.infer(noise(3))[name]).max() < 1e-5
+
+
+def test_the_float_hint_of_onnxruntime_leaves_activations_unrounded_and_weights_as_they_are(quantised: Path) -> None:
+    images_BHWC = np.full((1, 16, 16, 3), (200, 100, 20), np.uint8)
+    with (
+        opened("onnxruntime", quantised, hint="") as rounding,
+        opened("onnxruntime", quantised, hint="float") as floats,
+    ):
+        rounded, unrounded = rounding.infer(images_BHWC), floats.infer(images_BHWC)
+    # 200, 100 and 20 lie at 6.25, 3.125 and 0.625 steps; these sums are exact in float32.
+    assert rounded["features"].tolist() == [[6 * STEP, 3 * STEP, 1 * STEP]]
+    assert unrounded["features"].tolist() == [[200.0, 100.0, 20.0]]
+    odds = np.exp(WEIGHT_STEP * np.array([200.0, 100.0, 20.0]))
+    assert np.abs(unrounded["colour"][0] - odds / odds.sum()).max() < 1e-6
+
+
+@pytest.mark.parametrize("engine", CPU)
+def test_a_quantised_graph_is_computed_with_its_rounding_unless_told_otherwise(quantised: Path, engine: str) -> None:
+    images_BHWC = np.tile(np.array([[250, 90, 40]], np.uint8)[:, None, None], (2, 16, 16, 1))
+    with opened(engine, quantised) as entered:
+        features = entered.infer(images_BHWC)["features"]
+    # 250 is 7.8 steps, 90 2.8 and 40 1.25: rounded to the nearest, not cut off.
+    assert np.abs(features - np.array([8, 3, 1]) * STEP).max() < 1e-3
+
+
+def test_an_engine_that_is_not_installed_is_answered_with_its_install_line() -> None:
+    missing = [name for name, kind in ENGINES.items() if not kind.installed()]
+    if not missing:
+        pytest.skip("every engine is installed here")
+    for name in missing:
+        install = rf"install it with: pip install '{re.escape(ENGINES[name].extra)}'$"
+        with pytest.raises(UserError, match=rf"engine '{name}' is not installed\n{install}"):
+            require(name)
+
+
+def test_a_folder_that_happens_to_bear_an_engine_s_name_is_no_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ENGINES["tensorrt"].installed():
+        pytest.skip("tensorrt is installed here")
+    (tmp_path / "tensorrt" / "plans").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not ENGINES["tensorrt"].installed()

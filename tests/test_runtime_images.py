@@ -1,0 +1,232 @@
+"""Photos are found once each and in order, decoded to upright RGB, resized, and refused with a reason."""
+
+# H height, W width, C channels
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from runtime import images
+from runtime.bundle import Preprocess
+from runtime.errors import UserError
+
+Image = pytest.importorskip("PIL.Image", reason="photos with EXIF are made by Pillow")
+
+# JPEG rounds its coefficients: at quality 95 a flat block comes back within 3.
+JPEG_ROUNDING = 3
+# How Pillow turns an upright picture so that this EXIF orientation turns it back.
+STORED = {
+    1: None,
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_90",
+    7: "TRANSVERSE",
+    8: "ROTATE_270",
+}
+
+
+def quarters(height: int = 32, width: int = 48) -> np.ndarray:
+    """Red, green over blue, white: no two of the eight orientations look alike."""
+    image_HWC = np.zeros((height, width, 3), np.uint8)
+    image_HWC[: height // 2, : width // 2] = (255, 0, 0)
+    image_HWC[: height // 2, width // 2 :] = (0, 255, 0)
+    image_HWC[height // 2 :, : width // 2] = (0, 0, 255)
+    image_HWC[height // 2 :, width // 2 :] = 255
+    return image_HWC
+
+
+def difference(found_HWC: np.ndarray, expected_HWC: np.ndarray) -> int:
+    assert found_HWC.shape == expected_HWC.shape
+    assert found_HWC.dtype == np.uint8
+    return int(np.abs(found_HWC.astype(int) - expected_HWC).max())
+
+
+def spec(height: int, width: int) -> Preprocess:
+    return Preprocess(height=height, width=width, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
+def test_a_red_photo_decodes_to_red_in_the_first_channel(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"red{suffix}"
+    Image.new("RGB", (20, 12), (254, 0, 0)).save(path)
+    image_HWC = images.decode(path)
+    assert image_HWC.flags.c_contiguous
+    # WebP and JPEG store brightness and colour apart, which costs a primary colour a few steps.
+    assert difference(image_HWC, np.full((12, 20, 3), (254, 0, 0))) <= 6
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_every_exif_orientation_gives_the_same_upright_picture(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path = tmp_path / f"turned{suffix}"
+    upright_HWC = quarters()
+    turn = STORED[orientation]
+    stored = Image.fromarray(upright_HWC)
+    stored = stored.transpose(Image.Transpose[turn]) if turn else stored
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, dict[str, int]] = {
+        ".jpg": {"quality": 95, "subsampling": 0},
+        ".webp": {"lossless": True},
+        ".png": {},
+    }
+    stored.save(path, exif=exif, **options[suffix])
+    assert difference(images.decode(path), upright_HWC) <= (JPEG_ROUNDING if suffix == ".jpg" else 0)
+
+
+def test_a_grey_photo_has_three_equal_channels(tmp_path: Path) -> None:
+    for suffix in (".jpg", ".png"):
+        Image.new("L", (9, 7), 137).save(tmp_path / f"grey{suffix}")
+        assert difference(images.decode(tmp_path / f"grey{suffix}"), np.full((7, 9, 3), 137)) <= 1
+
+
+def test_sixteen_bits_become_the_upper_eight(tmp_path: Path) -> None:
+    colours_C = np.array([10, 128, 250], np.uint16)  # BGR, as OpenCV writes
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((7, 9, 3), colours_C * 257, np.uint16))
+    assert difference(images.decode(tmp_path / "deep.png"), np.full((7, 9, 3), colours_C[::-1])) == 0
+
+
+def test_transparency_is_dropped_and_the_colour_under_it_stays(tmp_path: Path) -> None:
+    for alpha in (0, 128, 255):
+        Image.new("RGBA", (9, 7), (200, 100, 50, alpha)).save(tmp_path / "glass.png")
+        assert difference(images.decode(tmp_path / "glass.png"), np.full((7, 9, 3), (200, 100, 50))) == 0
+
+
+def test_a_name_that_is_not_utf8_is_no_obstacle(tmp_path: Path, make_photo: Callable[..., Path]) -> None:
+    path = make_photo(tmp_path / os.fsdecode(b"r\xff\xfed.png"), "red")
+    assert images.find([tmp_path]) == [path]
+    assert images.decode(path)[0, 0].tolist() == [220, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"These words are no photo.\n" * 40, "not an image"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01", "not an image"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00", "not an image"),
+        (b"\x00" * 4096, "not an image"),
+    ],
+    ids=["empty", "text", "jpeg header cut", "png header cut", "zeros"],
+)
+def test_what_is_no_image_is_refused_with_its_reason(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(images.PhotoError, match=reason):
+        images.decode(path)
+
+
+def test_a_header_that_promises_more_pixels_than_anyone_has_is_refused_without_making_them(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    Image.new("L", (8, 8)).save(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = (400_000).to_bytes(4, "big") * 2  # width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(images.PhotoError, match=r"^cannot be decoded: .*$") as caught:
+        images.decode(path)
+    assert "\n" not in str(caught.value)  # it stands in one cell of a table
+
+
+def test_a_folder_a_missing_file_and_a_dangling_link_are_refused_with_their_reason(tmp_path: Path) -> None:
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(images.PhotoError, match=r"^cannot be opened: Is a directory$"):
+        images.decode(tmp_path)
+    for name in ("gone.jpg", "link.jpg"):
+        with pytest.raises(images.PhotoError, match=r"^cannot be opened: No such file or directory$"):
+            images.decode(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_read_permission_is_refused_with_its_reason(
+    tmp_path: Path, make_photo: Callable[..., Path]
+) -> None:
+    path = make_photo(tmp_path / "secret.jpg", "red")
+    path.chmod(0)
+    with pytest.raises(images.PhotoError, match=r"^cannot be opened: Permission denied$"):
+        images.decode(path)
+
+
+@pytest.mark.parametrize("source", [(8, 8), (64, 80), (16, 8), (8, 200), (1, 1), (3, 1000)])
+def test_fit_gives_the_size_asked_for_in_contiguous_uint8(source: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    fitted_HWC = images.fit(rng.integers(0, 256, (*source, 3), dtype=np.uint8), spec(12, 20))
+    assert fitted_HWC.shape == (12, 20, 3)
+    assert fitted_HWC.dtype == np.uint8
+    assert fitted_HWC.flags.c_contiguous
+
+
+def test_fit_leaves_a_photo_of_the_right_size_as_it_is() -> None:
+    image_HWC = quarters(12, 20)
+    assert images.fit(image_HWC, spec(12, 20)) is image_HWC
+
+
+def test_fit_gives_contiguous_pixels_also_where_the_size_fits_already() -> None:
+    mirrored_HWC = quarters(12, 20)[:, ::-1]
+    fitted_HWC = images.fit(mirrored_HWC, spec(12, 20))
+    assert fitted_HWC.flags.c_contiguous
+    assert difference(fitted_HWC, mirrored_HWC) == 0
+
+
+def test_shrinking_averages_every_pixel_and_so_does_not_alias() -> None:
+    striped_HWC = np.zeros((64, 64, 3), np.uint8)
+    striped_HWC[:, ::4] = 240  # a fourth of each block of four, and between the two that a linear filter would read
+    assert difference(images.fit(striped_HWC, spec(16, 16)), np.full((16, 16, 3), 60)) == 0
+
+
+def test_fit_squashes_the_whole_photo_and_cuts_nothing_off() -> None:
+    fitted_HWC = images.fit(quarters(64, 200), spec(16, 16))
+    assert difference(fitted_HWC, quarters(16, 16)) == 0
+
+
+def test_photos_are_found_throughout_a_folder_sorted_and_by_suffix(tmp_path: Path) -> None:
+    names = ["b.jpg", "a/z.PNG", "a/deep/er/y.webp", "c.JPeG", "c.avif"]
+    for name in (*names, "notes.txt", "a/table.csv", "jpg", "x.jpg.part"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert images.find([tmp_path]) == sorted(tmp_path / name for name in names)
+
+
+def test_a_file_named_outright_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
+    (tmp_path / "photo.bin").touch()
+    assert images.find([tmp_path / "photo.bin"]) == [tmp_path / "photo.bin"]
+
+
+def test_a_photo_reached_through_several_inputs_is_found_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a/1.jpg", "2.jpg"):
+        (tmp_path / name).touch()
+    inputs = [tmp_path / "2.jpg", tmp_path, tmp_path / "a", tmp_path / "a" / "1.jpg", tmp_path]
+    assert images.find(inputs) == [tmp_path / "2.jpg", tmp_path / "a/1.jpg"]
+
+
+def test_a_folder_without_photos_is_refused_even_beside_one_with_some(tmp_path: Path) -> None:
+    for name in ("full/1.jpg", "empty/notes.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(
+        UserError, match=r"no photos in \S+/empty: looked for .*\.jpg .*\ntry the example with: python -m"
+    ):
+        images.find([tmp_path / "full", tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("name", ["none", "none/photo.jpg"])
+def test_a_path_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"no such file or folder: \S+/{name}\ntry the example with: python -m runtime"
+    ):
+        images.find([tmp_path / name])
+
+
+def test_a_path_that_the_system_cannot_look_up_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"/xxx\S+: File name too long$|^no such file or folder: \S+/xxx"):
+        images.find([tmp_path / ("x" * 300)])

@@ -1,0 +1,269 @@
+"""The command: its table, its exit codes, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runtime.engines import ENGINES
+from runtime.predict import main
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("numpy", "cv2", "onnxruntime", "openvino", "tensorrt_rtx", "tensorrt", "rich")
+
+
+@pytest.fixture
+def photos(make_photo: Callable[..., Path], tmp_path: Path) -> Path:
+    """A folder of three photos: blue, green and red."""
+    for colour in ("red", "green", "blue"):
+        make_photo(tmp_path / "photos" / f"{colour}.jpg", colour)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where the table goes, in a folder of its own, so that anything left beside it is seen."""
+    return tmp_path / "tables" / "out.csv"
+
+
+def run(*args: object) -> int:
+    return main([os.fspath(arg) if isinstance(arg, Path) else str(arg) for arg in args])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_of_photos_becomes_a_table_with_a_row_each(
+    photos: Path, fleet_root: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(photos, "--bundles", fleet_root, "--out", out) == 0
+    blue, green, red = table(out)
+    assert list(blue) == [
+        *("image", "category", "category_confidence", "routed_from", "status", "error"),
+        *("kind", "kind_confidence", "warmth", "warmth_confidence"),
+        *("sole", "sole_confidence", "colour", "colour_confidence"),
+    ]
+    assert blue["image"] == str(photos / "blue.jpg")
+    assert (blue["category"], blue["routed_from"], blue["sole"], blue["colour"]) == ("Boot", "Garment", "high", "")
+    assert (red["category"], red["routed_from"], red["sole"], red["colour"]) == ("Shirt", "Garment", "", "red")
+    assert (green["category"], green["routed_from"], green["category_confidence"]) == ("Garment", "", "")
+    assert red["category_confidence"] == red["kind_confidence"]
+    assert [row["status"] for row in (blue, green, red)] == ["ok"] * 3
+    # e^6 in e^6 + 2: 190 of 255 between the channels, at sharpness 8, give or take JPEG's rounding.
+    assert 0.990 < float(red["kind_confidence"]) < 0.999
+    assert len(red["kind_confidence"]) == len("0.9948")
+    shown = capsys.readouterr()
+    assert "blue.jpg" in shown.out
+    assert "3 of 3 photos in " in shown.err
+    assert f"0 unreadable; table: {out}" in shown.err
+
+
+def test_quiet_says_nothing_at_all(
+    photos: Path, fleet_root: Path, out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(photos, "--bundles", fleet_root, "--out", out, "--quiet") == 0
+    assert capfd.readouterr() == ("", "")
+    assert len(table(out)) == 3
+
+
+def test_a_category_given_is_taken_at_its_word(photos: Path, fleet_root: Path, out: Path) -> None:
+    assert run(photos, "--bundles", fleet_root, "--category", "shirt", "--out", out, "--quiet") == 0
+    rows = table(out)
+    assert [(row["category"], row["routed_from"], row["colour"]) for row in rows] == [
+        ("Shirt", "", colour) for colour in ("blue", "green", "red")
+    ]
+    assert "kind" not in rows[0]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_every_engine_and_batch_size_gives_the_same_table(
+    photos: Path, fleet_root: Path, out: Path, engine: str
+) -> None:
+    assert run(photos, "--bundles", fleet_root, "--out", out, "--quiet", "--batch", "1") == 0
+    expected = out.read_bytes()
+    for batch in (2, 3, 16):
+        options = ("--batch", batch, "--engine", engine, "--precision", "fp32")
+        assert run(photos, "--bundles", fleet_root, "--out", out, "--quiet", *options) == 0
+        assert out.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "the file is empty"), (b"These words are no photo.\n", "not an image: no decoder knows its content")],
+    ids=["empty file", "text named .jpg"],
+)
+def test_a_bad_photo_costs_its_row_alone_and_exit_code_1(
+    photos: Path, fleet_root: Path, out: Path, content: bytes, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "bad.jpg").write_bytes(content)
+    assert run(photos, "--bundles", fleet_root, "--out", out) == 1
+    bad, *good = table(out)
+    assert (bad["image"], bad["status"], bad["error"]) == (str(photos / "bad.jpg"), "error", reason)
+    assert set(list(bad.values())[6:]) == {""}
+    assert [row["kind"] for row in good] == ["Boot", "Hat", "Shirt"]
+    assert "1 unreadable" in capsys.readouterr().err
+
+
+def test_bad_photos_alone_still_make_a_table(photos: Path, fleet_root: Path, out: Path) -> None:
+    for path in photos.iterdir():
+        path.write_bytes(b"")
+    assert run(photos, "--bundles", fleet_root, "--out", out, "--quiet") == 1
+    assert [row["status"] for row in table(out)] == ["error"] * 3
+
+
+def test_any_file_name_is_read_shown_and_written(
+    make_photo: Callable[..., Path], tmp_path: Path, bundle_folder: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [b"a, b.png", b'c "d".png', b"e\nf.png", b"g\xe9\xff.png", "h 写真.png".encode(), b"[red]i.png"]
+    for name in names:
+        make_photo(tmp_path / "odd" / os.fsdecode(name), "red")
+    assert run(tmp_path / "odd", "--bundles", bundle_folder, "--out", out) == 0
+    rows = table(out)
+    assert sorted(os.fsencode(Path(row["image"]).name) for row in rows) == sorted(names)
+    assert {row["colour"] for row in rows} == {"red"}
+    assert "[red]i.png" in capsys.readouterr().out
+
+
+def test_of_many_photos_the_first_are_shown_and_all_are_written(
+    photos: Path, bundle_folder: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(47):
+        shutil.copy(photos / "red.jpg", photos / f"{index:02d}.jpg")
+    assert run(photos, "--bundles", bundle_folder, "--out", out) == 0
+    shown = capsys.readouterr()
+    assert "39.jpg" in shown.out
+    assert "40.jpg" not in shown.out
+    assert "50 of 50 photos" in shown.err
+    assert "the first 40 shown" in shown.err
+    assert len(table(out)) == 50
+
+
+ABSENT = next((name for name, kind in ENGINES.items() if not kind.installed()), "")
+# What is typed, and what the line then says, as a pattern.
+MISTAKES = {
+    "no photos in the folder": ("{tmp}/empty", r"no photos in {tmp}/empty: looked for .*\.jpg"),
+    "a folder that is not there": ("{tmp}/none", r"no such file or folder: {tmp}/none$"),
+    "a bundle with a changed byte": (
+        "{tmp}/photos --bundles {tmp}/spoilt",
+        r"{tmp}/spoilt/boot/model\.fp32\.\w+\.onnx was changed after it was built: sha256 ",
+    ),
+    "a bundle's page edited": (
+        "{tmp}/photos --bundles {tmp}/edited",
+        r"{tmp}/edited/boot/bundle\.json was changed after it was built: its digest differs$",
+    ),
+    "bundles that are not there": ("{tmp}/photos --bundles {tmp}/none", r"no bundles folder at {tmp}/none$"),
+    "a folder without bundles": ("{tmp}/photos --bundles {tmp}/empty", r"no bundle in {tmp}/empty$"),
+    "an engine that is not installed": (f"{{tmp}}/photos --engine {ABSENT}", rf"engine '{ABSENT}' is not installed$"),
+    "a category nobody serves": (
+        "{tmp}/photos --category Sarees",
+        r"no bundle serves category 'Sarees'; have: Boot, Garment, Shirt$",
+    ),
+    "a precision never built": ("{tmp}/photos --precision int8", r"no int8 artifact in bundle '\w+'; it has: fp32 on "),
+    "a folder for a table": ("{tmp}/photos --out {tmp}/empty", r"cannot write {tmp}/empty: it is not a file$"),
+    "a table below a file": (
+        "{tmp}/photos --out {tmp}/photos/red.jpg/out.csv",
+        r"cannot write {tmp}/photos/red\.jpg/out\.csv: (File exists|Not a directory)$",
+    ),
+}
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_clear_line_exit_code_2_and_no_table(
+    mistake: str, fleet_root: Path, tmp_path: Path, out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if mistake == "an engine that is not installed" and not ABSENT:
+        pytest.skip("every engine is installed here")
+    spoilt, edited = (Path(shutil.copytree(fleet_root, tmp_path / name)) for name in ("spoilt", "edited"))
+    (graph,) = spoilt.glob("boot/model.*")
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\x00")
+    page = edited / "boot" / "bundle.json"
+    page.write_text(page.read_text().replace("flat", "float"))
+    (tmp_path / "empty").mkdir()
+    out.parent.mkdir()
+    out.write_text("an earlier table")
+    before = sorted(tmp_path.rglob("*"))
+
+    args, said = (text.replace("{tmp}", str(tmp_path)) for text in MISTAKES[mistake])
+    assert run("--bundles", fleet_root, "--out", out, *args.split()) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    line, *more = captured.err.splitlines()
+    assert re.match(rf"error: {said}", line), line
+    assert len(more) <= 1  # what to type next
+    assert sorted(tmp_path.rglob("*")) == before
+    assert out.read_text() == "an earlier table"
+
+
+@pytest.mark.parametrize("batch", ["0", "-3"])
+def test_a_batch_below_one_is_refused(batch: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        run("photos", "--batch", batch)
+    assert f"--batch: must be 1 or more, got {batch}" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_a_whole_table_of_the_rows_done_and_exit_code_130(
+    make_photo: Callable[..., Path], bundle_folder: Path, tmp_path: Path, out: Path
+) -> None:
+    # Seconds of work; the signal comes with the first rows, so this ends as soon as it is heard.
+    first = make_photo(tmp_path / "many" / "0000.jpg", "red", height=1000, width=1000)
+    for index in range(1, 3000):
+        os.link(first, tmp_path / "many" / f"{index:04d}.jpg")
+    # A shell that puts a test run in the background makes it deaf to Ctrl-C, and so its children: undone here.
+    code = """if True:
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from runtime.predict import main
+        raise SystemExit(main())"""
+    args = [str(tmp_path / "many"), "--bundles", str(bundle_folder), "--out", str(out), "--batch", "2", "--quiet"]
+    process = subprocess.Popen([sys.executable, "-c", code, *args], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        # The unfinished table has content once the first rows have left the writer's buffer.
+        while not any(part.stat().st_size for part in out.parent.glob(".*.part")):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline, "no row was written within a minute"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert said == f"interrupted: {out} holds the rows that were done\n"
+    rows = table(out)
+    assert 0 < len(rows) < 3000
+    assert [Path(row["image"]).name for row in rows] == [f"{index:04d}.jpg" for index in range(len(rows))]
+    assert {(row["status"], row["colour"]) for row in rows} == {("ok", "red")}
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_help_is_instant_and_loads_nothing_heavy() -> None:
+    code = f"""if True:
+        import sys
+        from runtime.predict import main
+        try:
+            main(["--help"])
+        finally:
+            print("loaded:", *sorted(set(sys.modules) & set({HEAVY})), file=sys.stderr)"""
+    fastest_s = float("inf")
+    for _ in range(3):  # the fastest of three: another process may hold the cores
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        fastest_s = min(fastest_s, time.perf_counter() - started)
+    assert done.returncode == 0
+    assert done.stderr == "loaded:\n"
+    assert done.stdout.startswith("usage: python -m runtime.predict")
+    assert fastest_s < 0.5

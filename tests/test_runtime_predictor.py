@@ -1,0 +1,255 @@
+"""One bundle's answers are right by construction, alone and in a batch, and only what the gate allows is chosen."""
+
+# B batch, H height, W width, C channels
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from runtime import images
+from runtime.bundle import Artifact, Bundle, Verdict, load
+from runtime.engines import ENGINES
+from runtime.errors import UserError
+from runtime.predictor import Predictor, choose, decide
+
+# Float32 sums over 256 pixels, in an order that may change with the batch, differ in the seventh digit.
+ROUNDING = 1e-6
+RIGHT = {"red": ("red", "warm"), "green": ("green", None), "blue": ("blue", "cold")}
+
+
+@pytest.fixture
+def page(bundle_folder: Path) -> Bundle:
+    return load(bundle_folder)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_every_photo_is_answered_by_its_strongest_channel(
+    bundle_folder: Path, make_photo: Callable[..., Path], tmp_path: Path, engine: str
+) -> None:
+    photos = [make_photo(tmp_path / f"{colour}.png", colour) for colour in RIGHT]
+    with Predictor.open(bundle_folder, engine=engine) as predictor:
+        rows = predictor(photos)
+    assert [row["colour"].label for row in rows] == list(RIGHT)
+    assert (rows[0]["warmth"].label, rows[2]["warmth"].label) == ("warm", "cold")
+    # Channels of 220, 30 and 30, at sharpness 8: the softmax by hand.
+    odds = np.exp(8 * (220 - 30) / 255)
+    assert rows[0]["colour"].confidence == pytest.approx(odds / (odds + 2), abs=ROUNDING)
+    assert rows[1]["warmth"].confidence == pytest.approx(0.5, abs=ROUNDING)
+
+
+def test_the_golden_photos_have_their_golden_probabilities(bundle_folder: Path, page: Bundle) -> None:
+    photos = [images.decode(bundle_folder / photo.file) for photo in page.golden.photos]
+    batch_BHWC = np.stack([images.fit(photo, page.preprocess) for photo in photos])
+    with Predictor.open(bundle_folder) as predictor:
+        probabilities = predictor.probabilities(batch_BHWC)
+    for name, expected in page.golden.probabilities.items():
+        assert np.abs(probabilities[name] - np.array(expected)).max() < ROUNDING
+
+
+def test_paths_text_and_arrays_of_any_size_are_all_photos(
+    bundle_folder: Path, make_photo: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_photo(tmp_path / "red.png", "red")
+    large_HWC = np.full((300, 200, 3), (220, 30, 30), np.uint8)
+    with Predictor.open(str(bundle_folder), threads=1) as predictor:
+        rows = predictor([path, str(path), large_HWC, large_HWC[:16, :16], images.decode(path)[::-1, ::-1]])
+    assert rows == [rows[0]] * 5
+    assert rows[0]["colour"].label == "red"
+
+
+def test_no_photos_give_no_rows(bundle_folder: Path) -> None:
+    with Predictor.open(bundle_folder) as predictor:
+        assert predictor([]) == []
+
+
+def test_a_photo_that_cannot_be_read_is_refused_by_its_reason(bundle_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    with Predictor.open(bundle_folder) as predictor, pytest.raises(images.PhotoError, match="the file is empty"):
+        predictor([tmp_path / "empty.jpg"])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((16, 16, 3), np.float32),
+        np.zeros((16, 16), np.uint8),
+        np.zeros((16, 16, 4), np.uint8),
+        np.zeros((1, 16, 16, 3), np.uint8),
+    ],
+    ids=["floats", "grey", "with alpha", "a batch"],
+)
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_array_that_is_no_rgb_photo_is_refused_on_every_engine(
+    bundle_folder: Path, image: np.ndarray, engine: str
+) -> None:
+    seen = re.escape(f"{image.dtype} {list(image.shape)}")
+    with (
+        Predictor.open(bundle_folder, engine=engine) as predictor,
+        pytest.raises(UserError, match=rf"must be uint8 RGB \[H, W, 3\], got {seen}$"),
+    ):
+        predictor([image])
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_photo_alone_is_answered_as_in_every_slot_of_a_batch(bundle_folder: Path, engine: str) -> None:
+    rng = np.random.default_rng(0)
+    # One colour a photo: noise has the same mean in every slot, and slots mixed up would go unseen.
+    photos_BHWC = np.tile(rng.integers(0, 256, (7, 1, 1, 3), dtype=np.uint8), (1, 16, 16, 1))
+    with Predictor.open(bundle_folder, engine=engine) as predictor:
+        alone = [predictor.probabilities(photos_BHWC[index : index + 1]) for index in range(7)]
+        for batch in (2, 3, 7):
+            together = predictor.probabilities(photos_BHWC[:batch])
+            for name in together:
+                gaps = [np.abs(together[name][slot] - alone[slot][name][0]).max() for slot in range(batch)]
+                assert max(gaps) < ROUNDING, f"{name} at batch {batch}: largest difference {max(gaps)}"
+
+
+def test_a_predictor_may_be_left_twice_and_entered_again(bundle_folder: Path) -> None:
+    predictor = Predictor.open(bundle_folder)
+    image_HWC = np.full((16, 16, 3), (0, 0, 200), np.uint8)
+    for _ in range(2):
+        with predictor:
+            assert predictor([image_HWC])[0]["colour"].label == "blue"
+        predictor.__exit__(None, None, None)
+
+
+def test_offsets_move_the_choice_and_never_the_probability(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    colours = {"blue": "B", "red": "R"}
+    # Grey makes both equally likely; e^0.1 then decides for the second.
+    folder = make_bundle(tmp_path, "Sock", {"colour": colours}, offsets={"colour": (0.0, 0.1)})
+    with Predictor.open(folder) as predictor:
+        grey, blue = predictor([np.full((16, 16, 3), colour, np.uint8) for colour in ((90, 90, 90), (90, 90, 110))])
+    assert (grey["colour"].label, blue["colour"].label) == ("red", "blue")
+    assert grey["colour"].confidence == pytest.approx(0.5, abs=ROUNDING)
+    assert blue["colour"].confidence > 0.5
+
+
+def test_decide_gives_the_class_after_offsets_and_its_own_probability() -> None:
+    # Sums of powers of two, which float32 holds exactly.
+    probabilities_BK = np.array([[0.625, 0.25, 0.125], [0.125, 0.25, 0.625], [1.0, 0.0, 0.0]], np.float32)
+    assert decide(probabilities_BK) == [(0, 0.625), (2, 0.625), (0, 1.0)]
+    # log 0.625 - log 0.25 is 0.92: an offset of 1 turns it, but no certainty.
+    assert decide(probabilities_BK, (0.0, 1.0, 0.0)) == [(1, 0.25), (1, 0.25), (0, 1.0)]
+    assert decide(probabilities_BK[:0]) == []
+
+
+def test_a_changed_graph_is_refused_before_any_engine_sees_it(bundle_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "shirt"))
+    (graph,) = folder.glob("model.*")
+    graph.write_bytes(graph.read_bytes() + b"\x00")
+    with pytest.raises(UserError, match=rf"{graph.name} was changed after it was built"):
+        Predictor.open(folder)
+
+
+def with_artifacts(page: Bundle, *artifacts: tuple[str, Sequence[Verdict]]) -> Bundle:
+    """The page with these artifacts, each a precision and its verdicts."""
+    return msgspec.structs.replace(
+        page,
+        artifacts=tuple(
+            Artifact(
+                file=f"model.{precision}.{index}",
+                sha256="0" * 64,
+                bytes=1,
+                precision=precision,
+                engines=tuple(verdict.engine for verdict in verdicts),
+                built_with={},
+                verdicts=tuple(verdicts),
+            )
+            for index, (precision, verdicts) in enumerate(artifacts)
+        ),
+    )
+
+
+def passed(engine: str, images_per_s: float | None = None, hint: str = "") -> Verdict:
+    return Verdict(engine=engine, hint=hint, state="passed", images_per_s=images_per_s)
+
+
+def unrun(engine: str) -> Verdict:
+    return Verdict(engine=engine, state="unrun", reason="not installed where it was built")
+
+
+def refused(engine: str) -> Verdict:
+    return Verdict(
+        engine=engine, state="refused", reason="a probability differs by 0.4, limit 0.02", images_per_s=900.0
+    )
+
+
+def test_auto_chooses_the_fastest_of_the_first_engine_that_passed(page: Bundle) -> None:
+    page = with_artifacts(
+        page,
+        ("fp32", [passed("onnxruntime", 30.0), passed("openvino", 90.0)]),
+        ("int8", [passed("onnxruntime", 20.0), passed("onnxruntime", 40.0, "float"), refused("openvino")]),
+    )
+    choice = choose(page, engine="auto", precision=None)
+    assert (choice.engine, choice.artifact.precision, choice.verdict.hint) == ("onnxruntime", "int8", "float")
+    assert choose(page, engine="auto", precision="fp32").artifact.precision == "fp32"
+    assert choose(page, engine="openvino", precision=None).artifact.precision == "fp32"
+
+
+def test_artifacts_never_timed_are_chosen_in_the_usual_order_of_speed(page: Bundle) -> None:
+    graphs = [(precision, [passed("onnxruntime")]) for precision in ("fp16", "fp32", "int8")]
+    assert choose(with_artifacts(page, *graphs), engine="auto", precision=None).artifact.precision == "int8"
+    assert choose(with_artifacts(page, *graphs[:2]), engine="auto", precision=None).artifact.precision == "fp32"
+
+
+def test_what_no_gate_has_run_is_chosen_only_for_an_engine_asked_for_by_name(page: Bundle) -> None:
+    page = with_artifacts(page, ("fp32", [unrun("onnxruntime")]))
+    with pytest.raises(
+        UserError, match=r"no passed artifact in bundle 'shirt'; it has: fp32 on onnxruntime \(unrun\)\n"
+    ):
+        choose(page, engine="auto", precision=None)
+    assert choose(page, engine="onnxruntime", precision=None).verdict.state == "unrun"
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
+def test_what_the_gate_refused_is_never_chosen(page: Bundle, engine: str) -> None:
+    page = with_artifacts(page, ("int8", [refused("onnxruntime")]), ("fp32", [passed("onnxruntime", 1.0)]))
+    assert choose(page, engine=engine, precision=None).artifact.precision == "fp32"
+    with pytest.raises(UserError, match=r"it has: int8 on onnxruntime \(refused\), fp32 on onnxruntime \(passed\)\n"):
+        choose(page, engine=engine, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "wanted"),
+    [
+        ("auto", "int8", "no int8 artifact in bundle 'shirt'"),
+        ("onnxruntime", "int8", "no int8 artifact for onnxruntime in bundle 'shirt'"),
+        ("openvino", None, "no passed artifact for openvino in bundle 'shirt'"),
+    ],
+)
+def test_a_precision_or_engine_that_is_not_there_is_answered_with_those_that_are_and_the_build_line(
+    page: Bundle, engine: str, precision: str | None, wanted: str
+) -> None:
+    page = with_artifacts(page, ("fp32", [passed("onnxruntime")]), ("fp16", [passed("onnxruntime")]))
+    held = r"it has: fp32 on onnxruntime \(passed\), fp16 on onnxruntime \(passed\)"
+    build = rf"build one with: python -m export\.build --precision {precision or 'fp16'}$"
+    with pytest.raises(UserError, match=rf"^{wanted}; {held}\n{build}"):
+        choose(page, engine=engine, precision=precision)
+
+
+def test_a_bundle_without_artifacts_says_so(page: Bundle) -> None:
+    with pytest.raises(UserError, match=r"it has: none\nbuild one with: python -m export\.build"):
+        choose(with_artifacts(page), engine="auto", precision=None)
+
+
+def test_an_engine_that_is_not_installed_is_answered_with_its_install_line(bundle_folder: Path) -> None:
+    missing = [name for name, kind in ENGINES.items() if not kind.installed()]
+    if not missing:
+        pytest.skip("every engine is installed here")
+    extra = re.escape(ENGINES[missing[0]].extra)
+    with pytest.raises(
+        UserError, match=rf"engine '{missing[0]}' is not installed\ninstall it with: pip install '{extra}'$"
+    ):
+        Predictor.open(bundle_folder, engine=missing[0])
+
+
+def test_an_engine_that_nobody_knows_is_answered_with_those_that_are_known(bundle_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"no engine 'abacus'; have: onnxruntime, openvino, tensorrt-rtx, tensorrt$"):
+        Predictor.open(bundle_folder, engine="abacus")

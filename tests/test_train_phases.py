@@ -1,0 +1,246 @@
+"""The phases on a small network: what each may change, and which epoch it leaves behind."""
+
+# L attributes
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from runtime.bundle import Preprocess
+from runtime.errors import UserError
+from tests.train_parts import TINY, write_data
+from train import data, metrics, phases
+from train import model as network
+from train.config import Preset
+from train.data import Table
+from train.metrics import Score
+from train.phases import Run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The same additions in the same order, whatever else the machine does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    return data.read(write_data(tmp_path_factory.mktemp("phases") / "data"))[0]
+
+
+@pytest.fixture
+def make_run(table: Table) -> Callable[..., Run]:
+    def make(preset: Preset = TINY, *, max_steps: int | None = None, seed: int = 0) -> Run:
+        torch.manual_seed(seed)
+        return Run(
+            model=network.create(preset.model, [3, 2], "none"),
+            table=table,
+            spec=Preprocess(height=64, width=64, mean=preset.model.mean, std=preset.model.std),
+            preset=preset,
+            seed=seed,
+            max_steps=max_steps,
+            device=torch.device("cpu"),
+            advance=lambda amount: None,
+        )
+
+    return make
+
+
+def phase2_of(**changes: object) -> Preset:
+    return replace(TINY, phase2=replace(TINY.phase2, **changes))
+
+
+def state_of(run: Run) -> dict[str, Tensor]:
+    return copy.deepcopy(run.model.state_dict())
+
+
+# How long a phase is
+
+
+@pytest.mark.parametrize(
+    ("changes", "max_steps", "epochs", "steps"),
+    [
+        ({"epochs": 2}, None, 2, 6),
+        ({"epochs": 2}, 4, 2, 4),
+        ({"epochs": 2}, 1, 1, 1),
+        ({"epochs": 2, "min_steps": 10}, None, 4, 12),
+        ({"epochs": 2, "min_steps": 5}, None, 2, 6),
+        ({"epochs": 1, "batch": 100}, None, 1, 1),
+    ],
+)
+def test_a_phase_has_as_many_epochs_and_steps_as_it_was_told(
+    make_run: Callable[..., Run], changes: dict[str, int], max_steps: int | None, epochs: int, steps: int
+) -> None:
+    preset = replace(TINY, phase1=replace(TINY.phase1, **changes))
+    run = make_run(preset, max_steps=max_steps)
+    assert (run.epochs(preset.phase1), run.steps(preset.phase1)) == (epochs, steps)  # 18 training photos, 6 a batch
+    batches = [batch for epoch in range(epochs) for batch in run.training_batches(preset.phase1, epoch)]
+    assert len(batches) == steps
+
+
+def test_an_epoch_shows_every_training_photo_once_and_validation_photos_without_labels(
+    make_run: Callable[..., Run], table: Table
+) -> None:
+    batches = list(make_run().training_batches(TINY.phase1, 0))
+    assert [batch.is_target_B.sum().item() for batch in batches] == [2, 2, 2]
+    shown = torch.cat([batch.labels_BL[~batch.is_target_B] for batch in batches]).tolist()
+    assert sorted(shown) == sorted(table.labels_NL[table.rows("train")].tolist())
+    assert all((batch.labels_BL[batch.is_target_B] == -1).all() for batch in batches)
+
+
+def test_each_step_advances_the_bar_by_one(make_run: Callable[..., Run]) -> None:
+    told: list[float] = []
+    run = make_run(max_steps=4)
+    run.advance = told.append
+    phases.phase1(run)
+    assert told == [1, 1, 1, 1]
+
+
+# What a phase leaves behind
+
+
+def test_phase_1_leaves_the_best_epoch_and_gives_its_scores(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, dict[str, Tensor]]] = []
+    evaluate = phases.evaluate
+
+    def record(run: Run, model: network.FacetModel) -> list[Score]:
+        # The second of these epochs is made the best: the last must not win.
+        scores = [replace(score, hm=(0.2, 0.9, 0.5)[len(seen)]) for score in evaluate(run, model)]
+        seen.append((metrics.mean_hm(scores), copy.deepcopy(model.state_dict())))
+        return scores
+
+    monkeypatch.setattr(phases, "evaluate", record)
+    run = make_run(replace(TINY, phase1=replace(TINY.phase1, epochs=3)))
+    found = phases.phase1(run)
+    assert len(seen) == 3
+    assert metrics.mean_hm(found) == pytest.approx(0.9)
+    assert all(value.equal(seen[1][1][name]) for name, value in run.model.state_dict().items())
+    assert not seen[1][1]["heads.weight_KC"].equal(seen[2][1]["heads.weight_KC"])
+
+
+def test_phase_2_keeps_the_best_epoch_of_each_head_and_not_the_last_for_all(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Colour is made best after epoch 1 of 3, shade after epoch 2; the first figures are the start's.
+    planned = {"colour": (0.1, 0.9, 0.3, 0.5), "shade": (0.2, 0.3, 0.8, 0.8)}
+    seen: list[list[list[Tensor]]] = []
+    evaluate = phases.evaluate
+
+    def record(run: Run, model: network.FacetModel) -> list[Score]:
+        scores = [replace(score, hm=planned[score.attribute][len(seen)]) for score in evaluate(run, model)]
+        seen.append([[row.clone() for row in run.model.heads.rows_of(index)] for index in range(2)])
+        return scores
+
+    monkeypatch.setattr(phases, "evaluate", record)
+    run = make_run(phase2_of(epochs=3))
+    found = phases.phase2(run)
+    assert {score.attribute: score.hm for score in found} == {"colour": 0.9, "shade": 0.8}
+    for index, best in enumerate((1, 2)):
+        assert all(row.equal(kept) for row, kept in zip(run.model.heads.rows_of(index), seen[best][index], strict=True))
+        assert not all(
+            row.equal(kept) for row, kept in zip(run.model.heads.rows_of(index), seen[3][index], strict=True)
+        )
+
+
+def test_phase_2_changes_the_heads_alone(make_run: Callable[..., Run]) -> None:
+    run = make_run(phase2_of(epochs=4))
+    before = state_of(run)
+    phases.phase2(run)
+    changed = {name for name, value in run.model.state_dict().items() if not value.equal(before[name])}
+    assert changed <= {"heads.query_LC", "heads.weight_KC", "heads.bias_K"}
+    assert changed
+
+
+def test_no_head_scores_less_after_phase_2_than_before(make_run: Callable[..., Run]) -> None:
+    run = make_run(phase2_of(epochs=3, heads_lr=3.0))  # so wild a rate that heads do get worse on the way
+    before = {score.attribute: score.hm for score in phases.evaluate(run, run.model)}
+    found = phases.phase2(run)
+    assert all(score.hm >= before[score.attribute] for score in found)
+    assert phases.evaluate(run, run.model) == found
+
+
+def test_the_averaged_weights_are_the_ones_kept(make_run: Callable[..., Run]) -> None:
+    phase = replace(TINY.phase1, epochs=1)
+    plain, averaged = (make_run(replace(TINY, phase1=replace(phase, ema_decay=decay))) for decay in (0.0, 0.5))
+    start = state_of(plain)
+    for run in (plain, averaged):
+        phases.phase1(run)
+    name = "heads.weight_KC"
+    gone = [(run.model.state_dict()[name] - start[name]).norm() for run in (plain, averaged)]
+    assert 0 < gone[1] < gone[0]  # the average lags behind
+
+
+def test_batchnorm_keeps_the_statistics_it_was_given_before_the_first_step(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    start = state_of(run)
+    phases.phase1(run)
+    end = run.model.state_dict()
+    names = [name for name in end if name.endswith("running_mean")]
+    assert all(not end[name].equal(start[name]) for name in names)  # recentred on the photos
+    other = make_run(max_steps=1)
+    phases.phase1(other)
+    assert all(end[name].equal(other.model.state_dict()[name]) for name in names)  # and not moved by 23 more steps
+
+
+def test_a_plateau_lowers_the_rate_and_a_cosine_ends_at_zero(make_run: Callable[..., Run]) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    optimiser = torch.optim.SGD([parameter], lr=1.0)
+    schedule = phases._Schedule(optimiser, replace(TINY.phase1, schedule="cosine", warmup=0.2), steps=10)
+    rates = []
+    for _ in range(10):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert rates[0] < rates[1]
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+
+    optimiser = torch.optim.SGD([parameter], lr=1.0)
+    schedule = phases._Schedule(optimiser, replace(TINY.phase1, schedule="plateau"), steps=10)
+    for loss in (1.0, 0.9, 0.9, 0.9):
+        optimiser.step()
+        schedule.step()
+        schedule.epoch_ended(loss)
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_weight_decay_spares_biases_and_scales(make_run: Callable[..., Run]) -> None:
+    model = make_run().model
+    groups = phases._optimiser(
+        TINY.phase1, {TINY.phase1.backbone_lr: list(model.backbone.parameters())}, list(model.heads.parameters())
+    ).param_groups
+    assert {(p.ndim > 1, group["weight_decay"]) for group in groups for p in group["params"]} == {
+        (True, TINY.phase1.weight_decay),
+        (False, 0.0),
+    }
+    assert {group["lr"] for group in groups} == {TINY.phase1.heads_lr, TINY.phase1.backbone_lr}
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_reason(make_run: Callable[..., Run]) -> None:
+    wild = replace(TINY, phase1=replace(TINY.phase1, heads_lr=1e30, backbone_lr=1e30, warmup=0.0))
+    with pytest.raises(UserError, match=r"the loss became (nan|inf): .*\ntry a smaller rate"):
+        phases.phase1(make_run(wild))
+
+
+def test_an_unreadable_photo_is_remembered_once_and_too_many_end_the_run(
+    tmp_path: Path, make_run: Callable[..., Run]
+) -> None:
+    folder = write_data(tmp_path / "data")
+    (folder / "train_images" / "000004.jpg").write_bytes(b"not an image")
+    run = make_run()
+    run.table = data.read(folder)[0]
+    with pytest.raises(UserError, match=r"1 of 24 photos are unreadable, more than 1%; the first:\n.*000004\.jpg"):
+        list(run.plain_batches(run.table.rows("train")))
+    assert [path.name for path in run.unreadable] == ["000004.jpg"]
