@@ -151,8 +151,8 @@ def _photos(model: FacetModel, page: Checkpoint) -> Photos:
     import numpy as np
 
     from export import artifacts, parity
+    from train.config import MISSING
     from train.data import Table
-    from train.losses import MISSING
 
     def load(paths: Sequence[Path]) -> np.ndarray:
         return np.stack([images.fit(images.decode(path), page.preprocess) for path in paths])

@@ -129,7 +129,10 @@ def make(model: FacetModel, page: Checkpoint, photos: Photos, wanted: Sequence[J
 
     full = graph.graph(model, page)
     graphs: dict[str, Path] = {}
+    refused: set[str] = set()
     for job in wanted:
+        if job.library and job.precision in refused:
+            continue  # what no engine here may serve is no source for a plan, which nothing here could judge
         stem = scratch / "-".join(filter(None, job))
         if job.library:
             path = stem.with_suffix(".plan")
@@ -161,7 +164,10 @@ def make(model: FacetModel, page: Checkpoint, photos: Photos, wanted: Sequence[J
                 for hint in parity.hints(name, job.precision)
             ),
         )
-        yield Made(artifact=artifact, path=path)
+        made = Made(artifact=artifact, path=path)
+        if made.refused:
+            refused.add(job.precision)
+        yield made
 
 
 def _at(precision_: Precision, full: onnx.ModelProto, calibration_NHWC: np.ndarray) -> onnx.ModelProto:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from runtime.engines import ENGINES
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.terminal import note, print_table, progress
+from train.fit import positive
 
 if TYPE_CHECKING:
     from export.artifacts import Made
@@ -48,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="photos for calibration and gate (default: those trained on)"
     )
-    parser.add_argument("--calibration-photos", type=int, default=128, metavar="N", help="default: %(default)s")
-    parser.add_argument("--gate-photos", type=int, default=256, metavar="N", help="default: %(default)s")
+    parser.add_argument("--calibration-photos", type=positive, default=128, metavar="N", help="default: %(default)s")
+    parser.add_argument("--gate-photos", type=positive, default=256, metavar="N", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("bundles"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
     return parser

@@ -35,10 +35,12 @@ def scratch(folder: Path) -> Iterator[Path]:
     """A folder to make files in, on the bundle's own disk, gone afterwards; UserError where none can be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".build.") as made:
-            yield Path(made)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        try:
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".build.") as made:
+                yield Path(made)
+        finally:
+            if not any(folder.iterdir()):
+                folder.rmdir()
     except OSError as err:
         raise UserError(f"cannot write in {folder}: {err.strerror}\nchoose another folder with: --out DIR") from err
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from runtime.bundle import Category, Verdict
 from runtime.engines import ENGINES, EngineOptions, open_engine
 from runtime.errors import UserError
-from train.losses import MISSING
+from train.config import MISSING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +78,9 @@ def judge(path: Path, precision: str, engine: str, hint: str, evidence: Evidence
             slots = _slots(opened, evidence.photos_NHWC, answers)
     except UserError as err:
         return Verdict(engine=engine, hint=hint, state="unrun", reason=str(err).splitlines()[0])
+    except Exception as err:  # noqa: BLE001  every engine has a family of errors of its own, and one graph is not the build
+        said = str(err).strip().splitlines() or [type(err).__name__]
+        return Verdict(engine=engine, hint=hint, state="refused", reason=f"cannot be run: {said[0]}")
     figures = measure(answers, evidence) | {"slot_difference": slots}
     reason = complaint(figures, LIMITS[precision])
     return Verdict(
@@ -98,8 +101,7 @@ def measure(answers: Mapping[str, np.ndarray], evidence: Evidence) -> dict[str, 
 
     names = [attribute.output for attribute in evidence.category.attributes]
     pairs = [(answers[name], evidence.reference[name]) for name in names]
-    # A NaN compares as no difference at all: it must count as the largest.
-    gaps = [np.nan_to_num(np.abs(found - wanted), nan=np.inf) for found, wanted in pairs]
+    gaps = [_finite(np.abs(found - wanted)) for found, wanted in pairs]
     agreeing = [found.argmax(1) == wanted.argmax(1) for found, wanted in pairs]
     commonest = [0] * len(names)
 
@@ -164,8 +166,18 @@ def _gap(some: Mapping[str, np.ndarray], slot: int, others: Mapping[str, np.ndar
     import numpy as np
 
     probabilities = [name for name in some if name != "features"]
-    gaps = [np.abs(some[name][slot] - others[name][index]).max() for name in probabilities]
-    return float(np.nan_to_num(max(gaps), nan=np.inf))
+    return max(float(_finite(np.abs(some[name][slot] - others[name][index])).max()) for name in probabilities)
+
+
+def _finite(gaps: np.ndarray) -> np.ndarray:
+    """Differences, a NaN or an infinity among them as 1.0, the largest that probabilities can have.
+
+    A NaN would compare as no difference at all, and JSON, where the figures go, knows neither.
+    """
+    import numpy as np
+
+    finite: np.ndarray = np.nan_to_num(gaps, nan=1.0, posinf=1.0)
+    return finite
 
 
 def golden_rows(labels_NL: np.ndarray, count: int) -> Sequence[int]:

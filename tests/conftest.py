@@ -17,6 +17,7 @@ import pytest
 
 from runtime import bundle, images
 from runtime.bundle import Artifact, Attribute, Bundle, Category, Golden, GoldenPhoto, Preprocess, Routes, Verdict
+from runtime.engines import ENGINES
 
 # An attribute of these graphs is its classes and the channel that speaks for each: {"red": "R", "blue": "B"}.
 Attributes = Mapping[str, Mapping[str, str]]
@@ -42,6 +43,15 @@ tiny (uint8[B, {side}, {side}, 3] images) => ({outputs}, float[B, 3] features) {
     {heads}
 }}
 """
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def cpu_engine(request: pytest.FixtureRequest) -> str:
+    """Each engine of the CPU in turn, where it is installed."""
+    name = str(request.param)
+    if not ENGINES[name].installed():
+        pytest.skip(f"{name} is not installed")
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -48,9 +48,21 @@ def source(tmp_path: Path) -> Path:
                     attributes.append([image, kind, colour, "solid", neck, "short", "", "", sender, split])
     # A dress whose every label is rare, and so is left with none.
     attributes.append([labels[0][0], "Dress", "teal", "", "", "long", "", "", "train0", "train"])
-    heads = (["image", "category", "kids", "sender_id", "split"],
-             ["image", "category", "colour", "pattern", "neck", "sleeve_length", "shoe_type", "closure", "sender_id",
-              "split"])
+    heads = (
+        ["image", "category", "kids", "sender_id", "split"],
+        [
+            "image",
+            "category",
+            "colour",
+            "pattern",
+            "neck",
+            "sleeve_length",
+            "shoe_type",
+            "closure",
+            "sender_id",
+            "split",
+        ],
+    )
     for name, head, rows in zip(("labels.csv", "attributes.csv"), heads, (labels, attributes), strict=True):
         with (root / name).open("w", newline="") as file:
             csv.writer(file).writerows([head, *rows])
@@ -170,9 +182,7 @@ def test_a_large_photo_is_shrunk_and_a_small_one_copied(make: ModuleType, tmp_pa
     assert (tmp_path / "b.jpg").read_bytes() == small.read_bytes()
 
 
-def test_a_wrong_source_is_one_clear_line(
-    make: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_source_is_one_clear_line(make: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert make.main(["--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert "has no labels.csv, no attributes.csv" in said
@@ -204,7 +214,13 @@ def test_a_broken_photo_leaves_the_earlier_output_whole(
 
 
 def test_it_runs_as_a_script_from_another_folder(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), "--source", str(tmp_path)], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--source", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path} has no labels.csv")

@@ -17,7 +17,7 @@ from tests.train_parts import full_graph, network, photos
 from train.checkpoint import Checkpoint
 from train.model import FacetModel
 
-# ConvNeXt: LayerNorm, GELU, LayerScale. MobileNet: BatchNorm, ReLU6, depthwise. The reference's heads: grouped, sigmoid.
+# ConvNeXt: LayerNorm, GELU, LayerScale. MobileNet: BatchNorm, ReLU6, depthwise. The reference: grouped, sigmoid.
 KINDS = {
     "convnext": {"backbone": "test_convnext"},
     "mobilenet": {"backbone": "test_efficientnet", "act_layer": "relu6"},

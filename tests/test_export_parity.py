@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,12 +19,12 @@ from runtime.bundle import Attribute, Category, Verdict
 from runtime.engines import ENGINES
 from runtime.engines.cuda import why_no_gpu
 from tests.train_parts import photos
-from train.losses import MISSING
+from train.config import MISSING
 
 CLASSES = ("blue", "green", "red")
 CATEGORY = Category(name="Cap", attributes=(Attribute(name="colour", classes=CLASSES, output="colour"),))
 # The three channels' means decide among three classes; no symmetry hides a swap.
-WEIGHT_CK = np.array([[9, 1, 2], [0, 7, 3], [1, 0, 8]], np.float32)
+WEIGHT_CK = np.array([[12, 1, 2], [0, 11, 2], [1, 2, 9]], np.float32)
 HONEST = """
 <ir_version: 10, opset_import: ["": 18]>
 tiny (uint8[B, 64, 64, 3] images) => (float[B, 3] colour, float[B, 3] features) {{
@@ -61,7 +60,8 @@ def write(path: Path, *, weight_CK: np.ndarray = WEIGHT_CK, fault: str = "", lea
 
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
-    photos_NHWC = photos(37)  # two batches of the gate's and a smaller one
+    tint_NC = np.random.default_rng(0).uniform(0.1, 1.0, (37, 3))  # two batches of the gate's and a smaller one
+    photos_NHWC = (photos(37) * tint_NC[:, None, None]).astype(np.uint8)
     logits_NK = photos_NHWC.mean((1, 2)) / 255 @ WEIGHT_CK
     raised_NK = np.exp(logits_NK - logits_NK.max(1, keepdims=True))
     answers_NK = (raised_NK / raised_NK.sum(1, keepdims=True)).astype(np.float32)
@@ -131,9 +131,7 @@ def test_a_gross_fault_is_refused_within_the_wider_limits_too(
     assert verdict.state == "refused"
 
 
-def test_a_leak_between_slots_is_refused_even_where_every_answer_is_near_enough(
-    path: Path, evidence: Evidence
-) -> None:
+def test_a_leak_between_slots_is_refused_even_where_every_answer_is_near_enough(path: Path, evidence: Evidence) -> None:
     verdict = parity.judge(write(path, fault=LEAK, leak=0.25), "int8", "onnxruntime", "", evidence)
     assert verdict.figures["probability_difference"] < LIMITS["int8"].probability
     assert verdict.figures["agreement"] >= LIMITS["int8"].agreement
@@ -165,6 +163,17 @@ def test_an_engine_without_its_gpu_is_unrun_with_the_reason(path: Path, evidence
     verdict = parity.judge(path, "fp16", "tensorrt-rtx", "", evidence)
     assert verdict.state == "unrun"
     assert "no NVIDIA driver" in verdict.reason
+    assert "\n" not in verdict.reason
+
+
+@pytest.mark.parametrize(("engine", "hint"), CPU_ENGINES)
+def test_a_graph_that_an_engine_cannot_open_is_refused_and_does_not_end_the_build(
+    path: Path, evidence: Evidence, engine: str, hint: str
+) -> None:
+    path.write_bytes(b"no graph at all")
+    verdict = parity.judge(path, "fp32", engine, hint, evidence)
+    assert verdict.state == "refused"
+    assert verdict.reason
     assert "\n" not in verdict.reason
 
 
@@ -266,19 +275,3 @@ def test_the_first_golden_row_shows_the_most_labels_and_a_tie_goes_to_the_earlie
 def test_there_are_as_many_golden_rows_as_asked_for_or_as_there_are(rows: int, count: int) -> None:
     chosen = parity.golden_rows(np.zeros((rows, 2), np.int64), count)
     assert len(chosen) == len(set(chosen)) == min(rows, count)
-
-
-def test_a_graph_no_engine_can_open_is_refused_and_does_not_end_the_build(
-    path: Path, evidence: Evidence, make_unreadable: Callable[[Path], Path]
-) -> None:
-    verdict = parity.judge(make_unreadable(path), "fp32", "onnxruntime", "", evidence)
-    assert verdict.state == "refused"
-
-
-@pytest.fixture
-def make_unreadable() -> Callable[[Path], Path]:
-    def make(path: Path) -> Path:
-        path.write_bytes(b"no graph at all")
-        return path
-
-    return make

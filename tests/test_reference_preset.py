@@ -19,7 +19,9 @@ def test_reference_takes_a_real_step_and_its_checkpoint_exports(tmp_path: Path) 
     options = ["--preset", "reference", "--category", "T-Shirt", "--max-steps", "1", "--weights", "none", "--quiet"]
     assert fit(["--data", str(data), "--out", str(checkpoints), *options]) == 0
     few = ["--calibration-photos", "4", "--gate-photos", "4"]
-    assert build(["--precision", "fp32", "--checkpoints", str(checkpoints), "--out", str(bundles), "--quiet", *few]) == 0
+    assert (
+        build(["--precision", "fp32", "--checkpoints", str(checkpoints), "--out", str(bundles), "--quiet", *few]) == 0
+    )
     with Predictor.open(bundles / "t-shirt") as predictor:
         (answers,) = predictor([next((data / "train_images").iterdir())])
     assert set(answers) == {"colour", "pattern", "neck"}

@@ -146,12 +146,13 @@ def test_a_folder_a_missing_file_and_a_dangling_link_are_refused_with_their_reas
             images.decode(tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_without_read_permission_is_refused_with_its_reason(
     tmp_path: Path, make_photo: Callable[..., Path]
 ) -> None:
     path = make_photo(tmp_path / "secret.jpg", "red")
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read every file")
     with pytest.raises(images.PhotoError, match=r"^cannot be opened: Permission denied$"):
         images.decode(path)
 

@@ -29,12 +29,11 @@ def page(bundle_folder: Path) -> Bundle:
     return load(bundle_folder)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_every_photo_is_answered_by_its_strongest_channel(
-    bundle_folder: Path, make_photo: Callable[..., Path], tmp_path: Path, engine: str
+    bundle_folder: Path, make_photo: Callable[..., Path], tmp_path: Path, cpu_engine: str
 ) -> None:
     photos = [make_photo(tmp_path / f"{colour}.png", colour) for colour in RIGHT]
-    with Predictor.open(bundle_folder, engine=engine) as predictor:
+    with Predictor.open(bundle_folder, engine=cpu_engine) as predictor:
         rows = predictor(photos)
     assert [row["colour"].label for row in rows] == list(RIGHT)
     assert (rows[0]["warmth"].label, rows[2]["warmth"].label) == ("warm", "cold")
@@ -85,24 +84,22 @@ def test_a_photo_that_cannot_be_read_is_refused_by_its_reason(bundle_folder: Pat
     ],
     ids=["floats", "grey", "with alpha", "a batch"],
 )
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_an_array_that_is_no_rgb_photo_is_refused_on_every_engine(
-    bundle_folder: Path, image: np.ndarray, engine: str
+    bundle_folder: Path, image: np.ndarray, cpu_engine: str
 ) -> None:
     seen = re.escape(f"{image.dtype} {list(image.shape)}")
     with (
-        Predictor.open(bundle_folder, engine=engine) as predictor,
+        Predictor.open(bundle_folder, engine=cpu_engine) as predictor,
         pytest.raises(UserError, match=rf"must be uint8 RGB \[H, W, 3\], got {seen}$"),
     ):
         predictor([image])
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_a_photo_alone_is_answered_as_in_every_slot_of_a_batch(bundle_folder: Path, engine: str) -> None:
+def test_a_photo_alone_is_answered_as_in_every_slot_of_a_batch(bundle_folder: Path, cpu_engine: str) -> None:
     rng = np.random.default_rng(0)
     # One colour a photo: noise has the same mean in every slot, and slots mixed up would go unseen.
     photos_BHWC = np.tile(rng.integers(0, 256, (7, 1, 1, 3), dtype=np.uint8), (1, 16, 16, 1))
-    with Predictor.open(bundle_folder, engine=engine) as predictor:
+    with Predictor.open(bundle_folder, engine=cpu_engine) as predictor:
         alone = [predictor.probabilities(photos_BHWC[index : index + 1]) for index in range(7)]
         for batch in (2, 3, 7):
             together = predictor.probabilities(photos_BHWC[:batch])
@@ -190,7 +187,17 @@ def test_auto_chooses_the_fastest_of_the_first_engine_that_passed(page: Bundle) 
     choice = choose(page, engine="auto", precision=None)
     assert (choice.engine, choice.artifact.precision, choice.verdict.hint) == ("onnxruntime", "int8", "float")
     assert choose(page, engine="auto", precision="fp32").artifact.precision == "fp32"
-    assert choose(page, engine="openvino", precision=None).artifact.precision == "fp32"
+
+
+def test_an_engine_asked_for_by_name_gets_the_fastest_that_passed_on_it(page: Bundle, cpu_engine: str) -> None:
+    tried = [
+        ("fp32", [passed(cpu_engine, 30.0)]),
+        ("int8", [refused(cpu_engine)]),
+        ("fp16", [passed(cpu_engine, 60.0)]),
+    ]
+    page = with_artifacts(page, *tried)
+    choice = choose(page, engine=cpu_engine, precision=None)
+    assert (choice.engine, choice.artifact.precision) == (cpu_engine, "fp16")
 
 
 def test_artifacts_never_timed_are_chosen_in_the_usual_order_of_speed(page: Bundle) -> None:
@@ -221,14 +228,14 @@ def test_what_the_gate_refused_is_never_chosen(page: Bundle, engine: str) -> Non
     [
         ("auto", "int8", "no int8 artifact in bundle 'shirt'"),
         ("onnxruntime", "int8", "no int8 artifact for onnxruntime in bundle 'shirt'"),
-        ("openvino", None, "no passed artifact for openvino in bundle 'shirt'"),
+        ("onnxruntime", None, "no passed artifact for onnxruntime in bundle 'shirt'"),
     ],
 )
 def test_a_precision_or_engine_that_is_not_there_is_answered_with_those_that_are_and_the_build_line(
     page: Bundle, engine: str, precision: str | None, wanted: str
 ) -> None:
-    page = with_artifacts(page, ("fp32", [passed("onnxruntime")]), ("fp16", [passed("onnxruntime")]))
-    held = r"it has: fp32 on onnxruntime \(passed\), fp16 on onnxruntime \(passed\)"
+    page = with_artifacts(page, ("fp32", [refused("onnxruntime")]), ("fp16", [refused("onnxruntime")]))
+    held = r"it has: fp32 on onnxruntime \(refused\), fp16 on onnxruntime \(refused\)"
     build = rf"build one with: python -m export\.build --precision {precision or 'fp16'}$"
     with pytest.raises(UserError, match=rf"^{wanted}; {held}\n{build}"):
         choose(page, engine=engine, precision=precision)

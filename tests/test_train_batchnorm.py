@@ -35,9 +35,7 @@ def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 def photos(*sizes: int) -> list[Tensor]:
     """Batches of those sizes, none like the other in level or contrast."""
     generator = torch.Generator().manual_seed(1)
-    return [
-        (index + 1) * torch.randn(size, 3, 12, 12, generator=generator) + index for index, size in enumerate(sizes)
-    ]
+    return [(index + 1) * torch.randn(size, 3, 12, 12, generator=generator) + index for index, size in enumerate(sizes)]
 
 
 @pytest.fixture(params=[False, True], ids=["as_made", "with_a_past"])
@@ -95,7 +93,7 @@ def test_a_network_without_batchnorm_or_without_photos_is_left_alone() -> None:
 
 
 def test_hooks_are_gone_even_after_a_photo_that_does_not_fit(model: nn.Sequential) -> None:
-    with pytest.raises(RuntimeError, match="expected input.* to have 3 channels"):
+    with pytest.raises(RuntimeError, match=r"expected input.* to have 3 channels"):
         recentre(model, [torch.zeros(2, 5, 12, 12)])
     assert not any(norm._forward_pre_hooks for norm in norms(model))
 

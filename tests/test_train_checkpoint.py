@@ -164,7 +164,9 @@ def test_a_checkpoint_without_its_weights_is_refused(folder: Path) -> None:
 
 def test_a_page_of_a_newer_version_asks_for_an_upgrade(folder: Path) -> None:
     edit_page(folder, version=2, surprise=True)
-    with pytest.raises(UserError, match=r"has version 2, this one reads up to 1\nupgrade with: pip install --upgrade fa"):
+    with pytest.raises(
+        UserError, match=r"has version 2, this one reads up to 1\nupgrade with: pip install --upgrade fa"
+    ):
         checkpoint.read(folder)
 
 
@@ -188,7 +190,9 @@ def test_a_page_whose_values_no_preset_allows_is_not_valid(folder: Path) -> None
 
 
 def test_a_folder_without_a_page_is_told_how_to_train_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*: No such file or directory\ntrain one with: python -m train\.f"):
+    with pytest.raises(
+        UserError, match=r"cannot read .*: No such file or directory\ntrain one with: python -m train\.f"
+    ):
         checkpoint.read(tmp_path)
 
 
@@ -205,5 +209,7 @@ def test_checkpoints_are_found_sorted_in_their_folder_or_as_the_folder_itself(fo
 
 
 def test_a_folder_of_no_checkpoints_is_told_how_to_train_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint in .*\ntrain one with: python -m train\.fit --data examples/cl"):
+    with pytest.raises(
+        UserError, match=r"no checkpoint in .*\ntrain one with: python -m train\.fit --data examples/cl"
+    ):
         checkpoint.find(tmp_path)

@@ -1,4 +1,4 @@
-"""The challenge's layout, read from folders of a few rows; the photos are empty files, since nothing here opens them."""
+"""The challenge's layout, read from folders of a few rows; the photos are empty files, as nothing here opens them."""
 
 # N rows, L attributes
 
@@ -15,7 +15,7 @@ import pytest
 from runtime.bundle import Attribute, Category, Routes
 from runtime.errors import UserError
 from train import data
-from train.losses import MISSING
+from train.config import MISSING
 
 HEADER = "id,Category,len,attr_1,attr_2"
 ATTRIBUTES = 'Cap,2,"[""colour"", ""shade""]"'
@@ -181,7 +181,10 @@ def test_the_same_id_in_two_categories_is_no_repetition(tmp_path: Path) -> None:
 
 
 def test_classes_that_are_names_of_categories_make_a_router(tmp_path: Path) -> None:
-    rows = [*TWO_ROWS, *(f"{index},Any,1,{('Cap', 'Rain Boots', 'Any', 'scarf')[index % 4]}," for index in range(9, 25))]
+    rows = [
+        *TWO_ROWS,
+        *(f"{index},Any,1,{('Cap', 'Rain Boots', 'Any', 'scarf')[index % 4]}," for index in range(9, 25)),
+    ]
     router = data.read(write(tmp_path, rows, attributes=TWO), names=["Any"])[0]
     assert router.routes == Routes(attribute="kind", to={"Cap": "Cap", "Rain Boots": "Rain Boots"})
     assert router.category.attributes[0].classes == ("Any", "Cap", "Rain Boots", "scarf")
@@ -203,15 +206,15 @@ def test_a_known_category_keeps_its_classes_their_order_and_its_outputs(tmp_path
 
 
 def test_a_label_outside_the_known_classes_is_named_with_its_id(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'green' \(id 7\) is not a class of 'colour'; its classes are: red, pink, blue"):
+    with pytest.raises(
+        UserError, match=r"'green' \(id 7\) is not a class of 'colour'; its classes are: red, pink, blue"
+    ):
         data.read(write(tmp_path, (*ROWS, "7,Cap,2,green,dark")), known=[KNOWN])
 
 
 def test_a_known_category_with_other_attributes_is_another_taxonomy(tmp_path: Path) -> None:
     folder = write(tmp_path, attributes=("Cap,2,\"['colour', 'brim']\"",))
-    with pytest.raises(
-        UserError, match="another taxonomy: 'Cap' has attributes colour, brim, expected colour, shade"
-    ):
+    with pytest.raises(UserError, match="another taxonomy: 'Cap' has attributes colour, brim, expected colour, shade"):
         data.read(folder, known=[KNOWN])
 
 
@@ -236,7 +239,9 @@ def test_more_absent_photos_than_one_percent_are_an_error_that_names_them(tmp_pa
 
 def test_more_unreadable_photos_than_one_percent_are_an_error_that_names_them() -> None:
     data.refuse_unreadable([Path("a.jpg")], 100)
-    with pytest.raises(UserError, match=r"2 of 100 photos are unreadable, more than 1%; the first:\n  a\.jpg\n  b\.jpg"):
+    with pytest.raises(
+        UserError, match=r"2 of 100 photos are unreadable, more than 1%; the first:\n  a\.jpg\n  b\.jpg"
+    ):
         data.refuse_unreadable([Path("a.jpg"), Path("b.jpg")], 100)
 
 
@@ -282,7 +287,9 @@ def test_a_table_that_lacks_columns_is_told_which(tmp_path: Path, header: str, l
 
 def test_category_attributes_that_lacks_columns_is_told_which(tmp_path: Path) -> None:
     (write(tmp_path) / "category_attributes.csv").write_text("Category,attributes\nCap,colour\n")
-    with pytest.raises(UserError, match=r"category_attributes\.csv lacks column Attribute_list; it has: Category, attr"):
+    with pytest.raises(
+        UserError, match=r"category_attributes\.csv lacks column Attribute_list; it has: Category, attr"
+    ):
         data.read(tmp_path)
 
 
@@ -309,7 +316,9 @@ def test_a_repeated_id_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("cell", "have"), [("dark", r"one class \('dark'\)"), ("", "no label")])
 def test_an_attribute_with_fewer_than_two_classes_cannot_be_learnt(tmp_path: Path, cell: str, have: str) -> None:
     rows = (f"1,Cap,2,red,{cell}", f"2,Cap,2,blue,{cell}", "3,Cap,2,red,")
-    with pytest.raises(UserError, match=f"attribute 'shade' of 'Cap' has {have}: there is nothing to learn\ntake it out"):
+    with pytest.raises(
+        UserError, match=f"attribute 'shade' of 'Cap' has {have}: there is nothing to learn\ntake it out"
+    ):
         data.read(write(tmp_path, rows))
 
 

@@ -77,9 +77,7 @@ def test_a_checkpoint_scores_what_it_scored_when_it_was_trained(root: Path, data
     assert same(found, page.metrics)
 
 
-def test_a_bundle_scores_what_its_checkpoint_does(
-    root: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bundle_scores_what_its_checkpoint_does(root: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = []
     for folder in ("checkpoints", "bundles"):
         assert evaluate.main([str(root / folder / "cap"), "--data", str(data), "--quiet"]) == 0
@@ -135,9 +133,7 @@ def test_a_folder_of_neither_kind_is_answered_with_the_example(
     assert said in refused(capsys)
 
 
-def test_a_split_without_labelled_photos_is_named(
-    root: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_split_without_labelled_photos_is_named(root: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([str(root / "checkpoints" / "cap"), "--data", str(data), "--split", "test"]) == 2
     assert f"no labelled row of 'Cap' in split 'test' of {data}" in refused(capsys)
 
@@ -162,9 +158,7 @@ def test_a_label_that_the_model_does_not_know_is_named(
     assert f"'pink' (id 2) is not a class of 'colour'; its classes are: {classes}" in refused(capsys)
 
 
-def test_too_many_unreadable_photos_end_the_run(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_too_many_unreadable_photos_end_the_run(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_data(tmp_path / "data")
     (data / "train_images" / "000020.jpg").write_bytes(b"not an image")
     assert evaluate.main([str(root / "checkpoints" / "cap"), "--data", str(data), "--quiet"]) == 2

@@ -105,9 +105,7 @@ def test_a_number_of_epochs_overrides_the_presets(data: Path, tmp_path: Path) ->
     assert checkpoint.read(tmp_path / "cap").preset.phase1.epochs == 1
 
 
-def test_a_weights_file_overrides_the_presets(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_weights_file_overrides_the_presets(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(data, tmp_path, "--weights", str(tmp_path / "none.safetensors")) == 2
     assert f"no weights file at {tmp_path / 'none.safetensors'}" in refused(capsys)
 

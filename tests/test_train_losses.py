@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.losses import BANDWIDTHS, MISSING, masked_cross_entropy, mmd
+from train.config import MISSING
+from train.losses import BANDWIDTHS, masked_cross_entropy, mmd
 
 LABELS_BL = torch.tensor([[0, 1], [2, MISSING], [MISSING, 0], [1, MISSING], [MISSING, MISSING]])
 

@@ -10,7 +10,7 @@ from sklearn import metrics as sklearn_metrics
 
 from runtime.bundle import Attribute, Category
 from train import metrics
-from train.losses import MISSING
+from train.config import MISSING
 
 CATEGORY = Category(
     name="Cap",

@@ -7,6 +7,9 @@ from typing import Literal
 
 from runtime.errors import UserError
 
+MISSING = -1
+"""The label of an attribute that nobody typed."""
+
 
 def _check(holds: bool, message: str) -> None:
     if not holds:

@@ -15,7 +15,7 @@ import numpy as np
 
 from runtime.bundle import Attribute, Category, Routes, slug_of
 from runtime.errors import UserError
-from train.losses import MISSING
+from train.config import MISSING
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MISSING = -1
-"""The label of an attribute that nobody typed."""
+from train.config import MISSING
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Multiples of the median squared distance, one Gaussian kernel each."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runtime.bundle import Attribute, Category
 from runtime.predictor import decide
-from train.losses import MISSING
+from train.config import MISSING
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,9 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from runtime import images
 from runtime.bundle import Preprocess
 from train.augment import augment
-from train.config import AugmentConfig
+from train.config import MISSING, AugmentConfig
 from train.data import Table
-from train.losses import MISSING
 
 # Below this many photos a pass, starting worker processes costs more than they save.
 WORTH_WORKERS = 64

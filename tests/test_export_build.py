@@ -1,0 +1,452 @@
+"""The command that turns checkpoints into bundles: a small trained network, built for real."""
+
+# N photos
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from export import artifacts, build, parity
+from export.parity import LIMITS, Limits
+from runtime import bundle, images
+from runtime.bundle import Artifact, Bundle
+from runtime.engines import ENGINES
+from runtime.engines.cuda import why_no_gpu
+from runtime.predictor import Predictor
+from tests.train_parts import CATEGORY, TINY, write_data
+from train import checkpoint, fit
+from train import data as tables
+from train.config import PRESETS
+
+needs_rtx = pytest.mark.skipif(not ENGINES["tensorrt-rtx"].installed(), reason="tensorrt-rtx is not installed")
+IMPOSSIBLE = Limits(probability=0.0, agreement=1.0, slot=0.0)
+"""No artifact but a bit-for-bit copy of PyTorch keeps these."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_preset() -> Iterator[None]:
+    """`--preset tiny`, and one thread, so that the same additions come in the same order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", TINY)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("build") / "data")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(data: Path) -> Path:
+    """Holds `cap`, trained until it knows the colours."""
+    out = data.parent / "checkpoints"
+    assert fit.main(["--data", str(data), "--preset", "tiny", "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def other_checkpoints(data: Path) -> Path:
+    """The same category, trained from another seed."""
+    out = data.parent / "other"
+    options = ["--preset", "tiny", "--seed", "1", "--max-steps", "2", "--quiet"]
+    assert fit.main(["--data", str(data), "--out", str(out), *options]) == 0
+    return out
+
+
+def run(checkpoints: Path, out: Path, *options: str) -> int:
+    return build.main(["--checkpoints", str(checkpoints), "--out", str(out), "--quiet", *options])
+
+
+@pytest.fixture(scope="module")
+def built(checkpoints: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with a graph of each precision, and with a plan where tensorrt-rtx is installed. Not to be changed."""
+    out = tmp_path_factory.mktemp("built") / "bundles"
+    assert run(checkpoints, out, "--precision", "fp32", "fp16", "int8") == 0
+    return out / "cap"
+
+
+def graphs(page: Bundle) -> dict[str, Artifact]:
+    return {artifact.precision: artifact for artifact in page.artifacts if not artifact.target}
+
+
+def refused(capsys: pytest.CaptureFixture[str]) -> str:
+    """What stands on stderr: one error without a traceback, nothing on stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    return err
+
+
+# What a bundle holds
+
+
+def test_a_bundle_verifies_and_says_where_it_comes_from(built: Path, checkpoints: Path, data: Path) -> None:
+    page = bundle.verify(built)
+    trained = checkpoint.read(checkpoints / "cap")
+    assert (page.slug, page.categories, page.preprocess, page.routes) == ("cap", (CATEGORY,), trained.preprocess, None)
+    assert page.provenance["checkpoint"] == trained.weights_sha256
+    assert page.provenance["data"] == str(data)
+    assert page.provenance.keys() >= {"facet-edge", "torch", "timm", "seed"}
+
+
+def test_a_bundle_holds_its_page_its_artifacts_its_golden_photos_and_nothing_else(built: Path) -> None:
+    page = bundle.load(built)
+    named = {artifact.file for artifact in page.artifacts} | {photo.file for photo in page.golden.photos}
+    found = {str(path.relative_to(built)) for path in built.rglob("*") if path.is_file()}
+    assert found == named | {"bundle.json"}
+    assert {path.name for path in built.iterdir() if path.is_dir()} == {"golden"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_each_graph_is_named_by_its_content_and_passed_the_gate_on_every_engine_here(
+    built: Path, precision: str
+) -> None:
+    artifact = graphs(bundle.load(built))[precision]
+    assert artifact.file == f"model.{precision}.{bundle.sha256_of(built / artifact.file)[:8]}.onnx"
+    assert artifact.bytes == (built / artifact.file).stat().st_size
+    assert artifact.built_with.keys() >= {"torch", "onnx"}
+    assert ("nncf" in artifact.built_with) == (precision == "int8")
+    assert artifact.engines == artifacts.GRAPH_ENGINES
+    assert [(verdict.engine, verdict.hint) for verdict in artifact.verdicts] == [
+        (engine, hint) for engine in artifacts.GRAPH_ENGINES for hint in parity.hints(engine, precision)
+    ]
+    for verdict in artifact.verdicts:
+        assert verdict.state == ("passed" if ENGINES[verdict.engine].installed() else "unrun"), verdict.reason
+
+
+def test_a_lower_precision_is_a_smaller_file(built: Path) -> None:
+    sizes = [graphs(bundle.load(built))[precision].bytes for precision in ("fp32", "fp16", "int8")]
+    # 104,000 weights beside some 70 kB of nodes and names.
+    assert sizes[1] < 0.65 * sizes[0]
+    assert sizes[2] < sizes[0]
+
+
+def test_golden_photos_show_every_class_and_are_small(built: Path, data: Path) -> None:
+    page = bundle.load(built)
+    assert len(page.golden.photos) == 6  # as many as the validation split has
+    assert all((built / photo.file).stat().st_size < 20_000 for photo in page.golden.photos)
+    for attribute in CATEGORY.attributes:
+        rows = np.array(page.golden.probabilities[attribute.output])
+        assert rows.shape == (6, len(attribute.classes))
+        np.testing.assert_allclose(rows.sum(1), 1, rtol=0, atol=1e-5)  # six decimals each
+        assert set(rows.argmax(1)) == set(range(len(attribute.classes)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_bundle_answers_its_golden_photos_as_recorded(built: Path, precision: str) -> None:
+    page = bundle.load(built)
+    with Predictor.open(built, engine="onnxruntime", precision=precision) as predictor:
+        pixels = [images.fit(images.decode(built / photo.file), page.preprocess) for photo in page.golden.photos]
+        found = predictor.probabilities(np.stack(pixels))
+    for name, rows in page.golden.probabilities.items():
+        largest = float(np.abs(found[name] - np.array(rows)).max())
+        assert largest <= LIMITS[precision].probability + 1e-6, f"{name}: {largest}"  # six decimals are kept
+
+
+def test_the_bundle_reads_colours_off_photos_it_never_saw(built: Path, data: Path) -> None:
+    table = tables.read(data)[0]
+    with Predictor.open(built) as predictor:
+        answers = predictor(table.paths)
+    right = [
+        answer["colour"].label == CATEGORY.attributes[0].classes[label]
+        for answer, label in zip(answers, table.labels_NL[:, 0], strict=True)
+    ]
+    assert sum(right) >= 22  # of 24, in the precision that was fastest here
+
+
+@needs_rtx
+def test_a_plan_is_built_for_real_and_recorded_as_unrun_where_there_is_no_gpu(built: Path) -> None:
+    (plan,) = [artifact for artifact in bundle.load(built).artifacts if artifact.target]
+    assert (plan.precision, plan.target, plan.engines) == ("fp16", "sm89", ("tensorrt-rtx",))
+    assert plan.file == f"model.fp16.sm89.{plan.sha256[:8]}.plan"
+    assert (built / plan.file).stat().st_size == plan.bytes > 10_000
+    assert list(plan.built_with) == ["tensorrt-rtx"]
+    (verdict,) = plan.verdicts
+    if why_no_gpu():
+        assert (verdict.state, verdict.figures, verdict.images_per_s) == ("unrun", {}, None)
+        assert "no NVIDIA driver" in verdict.reason
+
+
+def test_the_table_has_a_row_for_each_artifact_on_each_engine(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = [artifacts.Made(artifact=artifact, path=built) for artifact in bundle.load(built).artifacts]
+    rows = build.rows(made)
+    assert len(rows) == sum(len(artifact.verdicts) for artifact in bundle.load(built).artifacts)
+    assert all(len(row) == len(build.COLUMNS) for row in rows)
+    by_name = {(row[0], row[1]): row for row in rows}
+    int8 = by_name["int8", "onnxruntime float"]
+    assert int8[-1] == "passed"
+    assert float(int8[4]) > 0.8
+    if ENGINES["tensorrt-rtx"].installed() and why_no_gpu():
+        assert by_name["fp16 sm89", "tensorrt-rtx"][3:7] == ["", "", "", ""]
+        assert by_name["fp16 sm89", "tensorrt-rtx"][-1].startswith("unrun: ")
+
+
+# What later builds do
+
+
+def test_a_later_build_adds_to_the_bundle_and_another_checkpoint_starts_it_anew(
+    checkpoints: Path, other_checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoints, tmp_path, "--precision", "fp32") == 0
+    first = bundle.verify(tmp_path / "cap")
+    assert list(graphs(first)) == ["fp32"]
+    assert "Cap: 6 photos at the gate" in capsys.readouterr().out
+
+    assert run(checkpoints, tmp_path, "--precision", "fp16") == 0
+    second = bundle.verify(tmp_path / "cap")
+    assert graphs(second).keys() == {"fp32", "fp16"}
+    assert graphs(second)["fp32"] == graphs(first)["fp32"]
+    assert second.golden == first.golden
+
+    assert run(other_checkpoints, tmp_path, "--precision", "fp32") == 0
+    third = bundle.verify(tmp_path / "cap")
+    assert list(graphs(third)) == ["fp32"]
+    assert graphs(third)["fp32"].sha256 != graphs(first)["fp32"].sha256
+    left = {path.name for path in (tmp_path / "cap").iterdir()}
+    assert left == {graphs(third)["fp32"].file, "bundle.json", "golden"}
+
+
+def test_a_refused_artifact_is_left_out_and_the_exit_code_is_1(
+    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "fp16", IMPOSSIBLE)
+    assert run(checkpoints, tmp_path, "--precision", "fp32", "fp16") == 1
+    page = bundle.verify(tmp_path / "cap")
+    # Nor is there a plan: it would be made of the graph that was refused.
+    assert [(artifact.precision, artifact.target) for artifact in page.artifacts] == [("fp32", "")]
+    assert not list((tmp_path / "cap").glob("model.fp16*"))
+    assert "refused: a probability differs by" in capsys.readouterr().out
+
+
+def test_where_everything_is_refused_no_bundle_is_left(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "fp32", IMPOSSIBLE)
+    assert run(checkpoints, tmp_path / "bundles", "--precision", "fp32") == 1
+    assert not (tmp_path / "bundles" / "cap").exists()
+
+
+def test_what_no_engine_passed_and_one_refused_is_refused(built: Path) -> None:
+    artifact = graphs(bundle.load(built))["fp32"]
+    first, *others = artifact.verdicts
+
+    def judged(*states: str) -> bool:
+        verdicts = tuple(bundle.Verdict(engine=first.engine, state=state) for state in states)  # type: ignore[arg-type]
+        changed = Artifact(
+            **{**{name: getattr(artifact, name) for name in artifact.__struct_fields__}, "verdicts": verdicts}
+        )
+        return artifacts.Made(artifact=changed, path=built).refused
+
+    assert judged("refused", "unrun")
+    assert judged("refused")
+    assert not judged("refused", "passed")
+    assert not judged("unrun")
+
+
+# The photos it takes
+
+
+def test_photos_are_taken_evenly_from_the_split_that_was_trained_on(data: Path, checkpoints: Path) -> None:
+    model, page = checkpoint.load(checkpoints / "cap")
+    photos = artifacts.gather(model, page, data, calibration=5, gate=100)
+    assert photos.calibration_NHWC.shape == (5, 64, 64, 3)
+    assert photos.gate_rows.tolist() == photos.table.rows("val").tolist()
+    assert np.array_equal(photos.evidence.labels_NL, photos.table.labels_NL[photos.gate_rows])
+    paths = [photos.table.paths[row] for row in photos.gate_rows]
+    assert np.array_equal(
+        photos.evidence.photos_NHWC, np.stack([images.fit(images.decode(path), page.preprocess) for path in paths])
+    )
+
+
+def test_a_split_that_was_drawn_by_a_seed_is_drawn_by_it_again(tmp_path: Path, checkpoints: Path) -> None:
+    def unsplit(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [{name: cell for name, cell in row.items() if name != "split"} for row in rows]
+
+    data = write_data(tmp_path / "data", edit=unsplit)
+    model, page = checkpoint.load(checkpoints / "cap")
+    page = replace(page, provenance=page.provenance | {"seed": "5"})
+    photos = artifacts.gather(model, page, data, calibration=2, gate=100)
+    assert photos.gate_rows.tolist() == tables.read(data, seed=5)[0].rows("val").tolist()
+    assert photos.gate_rows.tolist() != tables.read(data, seed=0)[0].rows("val").tolist()
+
+
+@pytest.mark.parametrize(
+    ("precisions", "targets", "expected"),
+    [
+        (["fp32"], [], [("fp32", "", "")]),
+        (["fp16", "fp16"], ["sm89"], [("fp16", "", ""), ("fp16", "tensorrt-rtx", "sm89")]),
+        (
+            ["fp32", "int8"],
+            ["sm89"],
+            [("fp32", "", ""), ("int8", "", ""), ("fp32", "tensorrt-rtx", "sm89"), ("int8", "tensorrt-rtx", "sm89")],
+        ),
+        (
+            ["int8", "fp16"],
+            ["sm89", "sm75"],
+            [
+                ("int8", "", ""),
+                ("fp16", "", ""),
+                ("fp16", "tensorrt-rtx", "sm89"),
+                ("fp16", "tensorrt-rtx", "sm75"),
+            ],
+        ),
+    ],
+)
+def test_plans_come_after_their_graphs_and_from_the_half_graph_where_there_is_one(
+    precisions: list[artifacts.Precision], targets: list[str], expected: list[tuple[str, str, str]]
+) -> None:
+    # A machine with tensorrt and its GPU adds its own plan.
+    assert [job for job in artifacts.jobs(precisions, targets) if job.library != "tensorrt"] == expected
+
+
+def test_data_is_looked_for_where_asked_then_where_it_was_trained_on(data: Path, tmp_path: Path) -> None:
+    assert build.data_folder(tmp_path, {"data": str(data)}) == tmp_path
+    assert build.data_folder(None, {"data": str(data)}) == data
+    assert build.data_folder(None, {"data": str(tmp_path / "gone")}) == build.EXAMPLE_DATA
+
+
+# Mistakes: exit code 2, one clear error, and nothing half-written
+
+
+@pytest.fixture
+def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a build that must end with code 2, and gives its error; no folder may be left behind."""
+
+    def fails(checkpoints: Path, *options: str) -> str:
+        assert run(checkpoints, tmp_path / "bundles", "--precision", "fp32", *options) == 2
+        assert not (tmp_path / "bundles" / "cap").exists()
+        return refused(capsys)
+
+    return fails
+
+
+def test_an_unknown_category_is_answered_with_those_there_are(fails: Callable[..., str], checkpoints: Path) -> None:
+    assert f"no checkpoint of 'scarf' in {checkpoints}; have: cap" in fails(checkpoints, "--category", "Scarf")
+
+
+def test_a_folder_of_no_checkpoints_is_told_how_to_train_one(fails: Callable[..., str], tmp_path: Path) -> None:
+    said = f"no checkpoint in {tmp_path}\ntrain one with: python -m train.fit"
+    assert said in fails(tmp_path)
+
+
+def test_without_checkpoints_and_without_the_example_the_command_to_train_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "EXAMPLE_CHECKPOINTS", tmp_path / "nowhere")
+    assert build.main([]) == 2
+    assert "no checkpoints/ folder here\ntrain one with: python -m train.fit --data DIR" in refused(capsys)
+
+
+def test_an_unknown_target_is_answered_with_those_there_are(fails: Callable[..., str], checkpoints: Path) -> None:
+    said = fails(checkpoints, "--target", "sm90")
+    assert "no target 'sm90'; choose from: sm75, sm80, sm86, sm89, sm120, sm121" in said
+
+
+def test_a_target_without_its_library_is_answered_with_the_install_line(
+    fails: Callable[..., str], checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.engines.EngineKind.installed", lambda kind: False)
+    assert "pip install 'facet-edge[tensorrt-rtx]'" in fails(checkpoints, "--target", "sm89")
+
+
+def test_photos_labelled_with_another_taxonomy_are_refused(
+    fails: Callable[..., str], checkpoints: Path, tmp_path: Path
+) -> None:
+    data = write_data(tmp_path / "data")
+    page = (data / "category_attributes.csv").read_text()
+    (data / "category_attributes.csv").write_text(page.replace("shade", "brim"))
+    said = fails(checkpoints, "--data", str(data))
+    assert "another taxonomy: 'Cap' has attributes colour, brim, expected colour, shade" in said
+
+
+def test_a_data_folder_that_is_not_there_is_named(fails: Callable[..., str], checkpoints: Path, tmp_path: Path) -> None:
+    assert f"no such file: {tmp_path / 'gone' / 'train.csv'}" in fails(checkpoints, "--data", str(tmp_path / "gone"))
+
+
+def test_a_checkpoint_whose_weights_were_changed_is_refused(
+    fails: Callable[..., str], checkpoints: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "changed" / "cap"
+    folder.mkdir(parents=True)
+    for path in (checkpoints / "cap").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "model.safetensors").write_bytes(b"changed")
+    assert "is not the file that checkpoint.json describes" in fails(folder.parent)
+
+
+def test_too_many_unreadable_photos_are_refused(fails: Callable[..., str], checkpoints: Path, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    (data / "train_images" / "000020.jpg").write_bytes(b"not an image")
+    assert "1 of 6 photos are unreadable, more than 1%" in fails(checkpoints, "--data", str(data))
+
+
+def test_a_weight_that_half_cannot_hold_leaves_no_folder_behind(
+    fails: Callable[..., str], checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = artifacts.graph.graph
+
+    def overflowing(*arguments: object) -> onnx.ModelProto:
+        full = export(*arguments)  # type: ignore[arg-type]
+        tensor = next(tensor for tensor in full.graph.initializer if tensor.name.endswith("conv_stem.weight"))
+        values = numpy_helper.to_array(tensor).copy()
+        values.flat[0] = 1e5
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return full
+
+    monkeypatch.setattr(artifacts.graph, "graph", overflowing)
+    assert "more than half precision can" in fails(checkpoints, "fp16")
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(checkpoints, tmp_path / "file") == 2
+    assert f"cannot write in {tmp_path / 'file' / 'cap'}: " in refused(capsys)
+
+
+@pytest.mark.parametrize("option", ["--calibration-photos", "--gate-photos"])
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_a_number_of_photos_below_one_is_refused(
+    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, number: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(checkpoints, tmp_path, option, number)
+    assert f"argument {option}: must be 1 or more, got {number}" in capsys.readouterr().err
+
+
+# What a crash leaves
+
+
+def test_an_interrupted_build_leaves_the_earlier_bundle_as_it_was(
+    checkpoints: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in built.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / "cap" / path.relative_to(built)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    before = {path: path.read_bytes() for path in (tmp_path / "cap").rglob("*") if path.is_file()}
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parity, "judge", interrupt)
+    assert run(checkpoints, tmp_path, "--precision", "fp32") == 130
+    after = {path: path.read_bytes() for path in (tmp_path / "cap").rglob("*") if path.is_file()}
+    assert after == before
+    assert json.loads((tmp_path / "cap" / "bundle.json").read_text())["slug"] == "cap"
