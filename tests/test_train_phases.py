@@ -98,6 +98,15 @@ def test_an_epoch_shows_every_training_photo_once_and_validation_photos_without_
     assert all((batch.labels_BL[batch.is_target_B] == -1).all() for batch in batches)
 
 
+def test_another_epoch_shows_the_photos_in_another_order_and_changed_anew(make_run: Callable[..., Run]) -> None:
+    run = make_run(replace(TINY, phase1=replace(TINY.phase1, batch=18), augment=replace(TINY.augment, probability=1.0)))
+    (first,), (again,), (second,) = (list(run.training_batches(run.preset.phase1, epoch)) for epoch in (0, 0, 1))
+    assert first.images_BHWC.equal(again.images_BHWC)
+    assert not first.labels_BL.equal(second.labels_BL)
+    pictures = [{image.numpy().tobytes() for image in batch.images_BHWC} for batch in (first, second)]
+    assert not pictures[0] & pictures[1]
+
+
 def test_each_step_advances_the_bar_by_one(make_run: Callable[..., Run]) -> None:
     told: list[float] = []
     run = make_run(max_steps=4)
