@@ -96,7 +96,7 @@ class Measurement:
             "theirs_images_per_s": round(statistics.median(self.rates(self.theirs_s)), 3),
             "ratio": round(statistics.median(self.ratios), 3),
             "ratio_range": [round(min(self.ratios), 3), round(max(self.ratios), 3)],
-            **_rounded(asdict(self)),
+            **{name: _rounded(value) for name, value in asdict(self).items()},
         }
 
 

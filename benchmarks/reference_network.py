@@ -55,7 +55,15 @@ PARAMETERS = 95_658_253  # as the reference system's report states for this cate
 GATE_PHOTOS = 2
 CALIBRATION_PHOTOS = 8
 TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
-SOURCES = ("export/*.py", "runtime/images.py", "train/config.py", "train/heads.py", "train/model.py")
+SOURCES = (
+    "export/*.py",
+    "runtime/bundle.py",
+    "runtime/images.py",
+    "train/checkpoint.py",
+    "train/config.py",
+    "train/heads.py",
+    "train/model.py",
+)
 
 
 def parser() -> argparse.ArgumentParser:

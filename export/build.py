@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from runtime.engines import ENGINES
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
-from runtime.terminal import note, print_table, progress
-from train.fit import positive
+from runtime.terminal import note, positive, print_table, progress
 
 if TYPE_CHECKING:
     from export.artifacts import Made
@@ -86,7 +85,11 @@ def build_one(folder: Path, targets: Sequence[str], args: argparse.Namespace) ->
 
     model, page = checkpoint.load(folder)
     photos = artifacts.gather(
-        model, page, data_folder(args.data, page.provenance), calibration=args.calibration_photos, gate=args.gate_photos
+        model,
+        page,
+        data_folder(args.data, page.provenance, quiet=args.quiet),
+        calibration=args.calibration_photos,
+        gate=args.gate_photos,
     )
     jobs = artifacts.jobs(args.precision, targets)
     made: list[Made] = []
@@ -148,10 +151,14 @@ def default_checkpoints(quiet: bool) -> Path:
     return EXAMPLE_CHECKPOINTS
 
 
-def data_folder(asked: Path | None, provenance: dict[str, str]) -> Path:
+def data_folder(asked: Path | None, provenance: dict[str, str], *, quiet: bool) -> Path:
     """Where photos for calibration and gate come from: as asked, else what was trained on, else the example."""
-    for folder in filter(None, (asked, Path(provenance.get("data", "")), EXAMPLE_DATA)):
-        if folder == asked or (folder / "train.csv").is_file():
+    if asked:
+        return asked
+    trained_on = provenance.get("data")
+    for folder in (*([Path(trained_on)] if trained_on else []), EXAMPLE_DATA):
+        if (folder / "train.csv").is_file():
+            note(f"photos for calibration and gate: {folder}", quiet=quiet)
             return folder
     raise UserError("the photos that this checkpoint was trained on are not here\nname a data folder with: --data DIR")
 

@@ -16,7 +16,7 @@ from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, exit_code
 from runtime.fleet import Fleet, Row
 from runtime.pipeline import rows
-from runtime.terminal import note, progress
+from runtime.terminal import note, positive, progress
 
 # Photos a batch: on a CPU more adds latency and memory, not speed.
 BATCH = 16
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--category", metavar="NAME", help="what every photo shows (default: a router decides)")
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="default: %(default)s")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="default: the engine's fastest")
-    parser.add_argument("--batch", type=_positive, default=BATCH, metavar="N", help="default: %(default)s")
+    parser.add_argument("--batch", type=positive, default=BATCH, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="default: %(default)s"
     )
@@ -83,13 +83,6 @@ def predict(args: argparse.Namespace) -> int:
         note(f"interrupted: {args.out} holds the rows that were done")
         return INTERRUPTED
     return PARTLY_DONE if failed else DONE
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
-    return number
 
 
 if __name__ == "__main__":

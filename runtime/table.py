@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runtime.errors import UserError
@@ -37,7 +37,7 @@ def cells(row: Row, attributes: Sequence[str]) -> list[str]:
 @contextmanager
 def csv_file(path: Path, attributes: Sequence[str]) -> Iterator[Callable[[Row], None]]:
     """Write rows beside `path` and put them there in one step at the end; on an error nothing changes there."""
-    try:
+    with _named(path):
         # A folder would be found out only by the last step; a device or a pipe would have its place taken.
         if path.exists() and not path.is_file():
             raise UserError(f"cannot write {path}: it is not a file\nchoose another file with: --out FILE")
@@ -45,18 +45,32 @@ def csv_file(path: Path, attributes: Sequence[str]) -> Iterator[Callable[[Row], 
         path.parent.mkdir(parents=True, exist_ok=True)
         # surrogateescape: a file name need not be UTF-8, and its bytes must come back as they were.
         file = beside.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-    except OSError as err:
-        raise UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: --out FILE") from None
+
+    def put(line: list[str]) -> None:
+        with _named(path):
+            writer.writerow(line)
+
     try:
-        with file:
-            writer = csv.writer(file)
-            writer.writerow(columns(attributes))
-            yield lambda row: writer.writerow(cells(row, attributes))
-        os.replace(beside, path)
+        writer = csv.writer(file)
+        put(columns(attributes))
+        yield lambda row: put(cells(row, attributes))
+        with _named(path):
+            file.close()
+            os.replace(beside, path)
+    finally:
+        # What could not be written above cannot be now, and was told already.
+        with suppress(OSError):
+            file.close()
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """The system's refusal to write as a UserError that names the file."""
+    try:
+        yield
     except OSError as err:
         raise UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: --out FILE") from err
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def show(rows: Sequence[Row]) -> None:

@@ -1,9 +1,21 @@
-"""What a person sees while a command works: progress on stderr, tables on stdout."""
+"""What a person meets at the terminal: options checked, progress on stderr, tables on stdout."""
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+
+def positive(text: str) -> int:
+    """An option's whole number, 1 or more; argparse shows what it raises."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+    if number < 1:
+        raise ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number
 
 
 @contextmanager

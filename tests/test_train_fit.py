@@ -218,7 +218,7 @@ def test_a_number_below_one_is_refused(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(data, tmp_path, option, number)
-    said = "invalid positive value: 'many'" if number == "many" else f"must be 1 or more, got {number}"
+    said = "must be a whole number, got 'many'" if number == "many" else f"must be 1 or more, got {number}"
     assert f"argument {option}: {said}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -51,23 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     from train import metrics
 
-    lost = 0
+    left_out = 0
     written: dict[str, list[dict[str, object]]] = {}
-    for category, found, unreadable in score(args.model, args.data, args.split, quiet=args.quiet):
+    for category, found, lost in score(args.model, args.data, args.split, quiet=args.quiet):
         print_table(f"{category.name}, split {args.split}", metrics.COLUMNS, metrics.table(found))
         written[category.name] = [asdict(line) for line in found]
-        for path in unreadable:
-            note(f"left out, unreadable: {path}")
-        lost += len(unreadable)
+        for path in lost:
+            note(f"left out, {'unreadable' if path.exists() else 'not there'}: {path}")
+        left_out += len(lost)
     if args.out:
         bundle.replace_file(args.out, json.dumps(written, indent=1).encode() + b"\n")
-    return PARTLY_DONE if lost else DONE
+    return PARTLY_DONE if left_out else DONE
 
 
 def score(
     folder: Path, data_folder: Path, split: str, *, quiet: bool = False
 ) -> Iterator[tuple[Category, list[Score], list[Path]]]:
-    """For each category of the model in `folder`: its scores on a split, and the photos that could not be read."""
+    """For each category of the model in `folder`: its scores on a split, and the photos that were left out."""
     import numpy as np
 
     from runtime import images
@@ -100,7 +100,7 @@ def score(
                     advance(len(rows[start : start + BATCH]))
             probabilities = [np.concatenate([part[a.output] for part in parts]) for a in category.attributes]
             found = metrics.scores(category, probabilities, table.labels_NL[kept], table.commonest())
-            yield category, found, unreadable
+            yield category, found, sorted([*table.absent, *unreadable])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from runtime.bundle import Preprocess, slug_of
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
-from runtime.terminal import note, print_table, progress
+from runtime.terminal import note, positive, print_table, progress
 from train.config import PRESETS, Preset, preset
 
 if TYPE_CHECKING:
@@ -130,14 +130,6 @@ def _save(run: Run, found: list[Score], folder: Path, args: argparse.Namespace) 
         },
     )
     checkpoint.save(folder, run.model, page)
-
-
-def positive(text: str) -> int:
-    """An option's whole number, 1 or more; argparse shows what it raises."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
-    return number
 
 
 if __name__ == "__main__":
