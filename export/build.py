@@ -72,6 +72,10 @@ def build(args: argparse.Namespace) -> int:
         if unknown := [slug for slug in wanted if slug not in found]:
             raise UserError(f"no checkpoint of {unknown[0]!r} in {root}; have: {', '.join(found)}")
         found = {slug: found[slug] for slug in wanted}
+    by_slug: dict[str, Path] = {}
+    for folder in found.values():
+        if (other := by_slug.setdefault(checkpoint.read(folder).slug, folder)) != folder:
+            raise UserError(f"{other} and {folder} are checkpoints of one category\nname one: --checkpoints {folder}")
     refused = 0
     for folder in found.values():
         refused += build_one(folder, targets, args)

@@ -166,6 +166,8 @@ def load(folder: Path) -> Bundle:
         raise UserError(f"{page} is not a valid bundle page: {err}\n{_rebuild(folder)}") from None
     if bundle.digest != _digest(bundle):
         raise UserError(f"{page} was changed after it was built: its digest differs\n{_rebuild(folder)}")
+    if bundle.slug != slug_of(bundle.slug):
+        raise UserError(f"{page} has a slug that is no folder name: {bundle.slug!r}\n{_rebuild(folder)}")
     for name in _files(bundle):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{page} names a file outside the bundle: {name!r}\n{_rebuild(folder)}")

@@ -32,6 +32,9 @@ def exit_code(command: Callable[[], int]) -> int:
             f"error: {err.name} is not installed\ninstall it with: pip install 'facet-edge[{extra}]'", file=sys.stderr
         )
         return USER_MISTAKE
+    except OSError as err:
+        print(f"error: {err.strerror or err}: {err.filename or 'output'}", file=sys.stderr)
+        return USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,31 @@ if TYPE_CHECKING:
 
     from runtime.bundle import Preprocess
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
+# What a folder is searched for. Some cannot be decoded: their row says so, where leaving them out would say nothing.
+PHOTO_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".gif",
+        ".jp2",
+        ".ppm",
+        ".heic",
+        ".heif",
+        ".psd",
+        ".svg",
+    ]
+)
+LARGEST_FILE_BYTES = 1 << 30
 
 
 class PhotoError(Exception):
@@ -59,6 +84,11 @@ def decode(path: Path) -> np.ndarray:
     import numpy as np
 
     try:
+        # A pipe would never end, and a file of this size is not a photo.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PhotoError("not a regular file")
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise PhotoError(f"larger than {LARGEST_FILE_BYTES >> 20} MiB")
         content = np.fromfile(path, dtype=np.uint8)
     except OSError as err:
         raise PhotoError(f"cannot be opened: {err.strerror or err}") from None
@@ -69,7 +99,7 @@ def decode(path: Path) -> np.ndarray:
     except cv2.error as err:
         raise PhotoError(f"cannot be decoded: {err.err}") from None
     if image_HWC is None:
-        raise PhotoError("not an image: no decoder knows its content")
+        raise PhotoError("not an image, or a damaged one: no decoder reads it")
     return image_HWC
 
 

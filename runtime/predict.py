@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runtime import bundle, images, table
 from runtime.engines import ENGINES
-from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, exit_code
+from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
 from runtime.fleet import Fleet, Row
 from runtime.pipeline import rows
 from runtime.terminal import note, positive, progress
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
+    if args.out.suffix.lower() in images.PHOTO_SUFFIXES:
+        raise UserError(f"--out {args.out} is named like a photo\nwrite a table with: --out {args.out.stem}.csv")
     photos = images.find(args.inputs)
     root, shipped = (args.bundles, False) if args.bundles else bundle.default_root()
     if shipped:

@@ -66,7 +66,16 @@ class Predictor:
         return cls(bundle, open_engine(choice.engine, path, options), choice)
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self._engine)
+        try:
+            self._stack.enter_context(self._engine)
+        except UserError:
+            raise
+        except Exception as err:
+            said = (str(err).strip().splitlines() or [type(err).__name__])[0]
+            raise UserError(
+                f"{self.choice.engine} cannot open {self.choice.artifact.file} of bundle {self.bundle.slug!r}: {said}\n"
+                "rebuild it with: python -m export.build"
+            ) from err
         return self
 
     def __exit__(

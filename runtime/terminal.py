@@ -63,8 +63,9 @@ def note(message: str, *, quiet: bool = False) -> None:
 
 
 def _printable(cell: str, encoding: str) -> str:
-    """What the terminal cannot show, such as a file name's bytes that are no text, as its code."""
-    return cell.encode(encoding, "backslashreplace").decode(encoding)
+    """What the terminal cannot show, and what would steer it, such as an escape in a file's name, as its code."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cell)
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _is_number(cell: str) -> bool:

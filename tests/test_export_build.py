@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -322,9 +323,9 @@ def test_plans_come_after_their_graphs_and_from_the_half_graph_where_there_is_on
 
 
 def test_data_is_looked_for_where_asked_then_where_it_was_trained_on(data: Path, tmp_path: Path) -> None:
-    assert build.data_folder(tmp_path, {"data": str(data)}) == tmp_path
-    assert build.data_folder(None, {"data": str(data)}) == data
-    assert build.data_folder(None, {"data": str(tmp_path / "gone")}) == build.EXAMPLE_DATA
+    assert build.data_folder(tmp_path, {"data": str(data)}, quiet=True) == tmp_path
+    assert build.data_folder(None, {"data": str(data)}, quiet=True) == data
+    assert build.data_folder(None, {"data": str(tmp_path / "gone")}, quiet=True) == build.EXAMPLE_DATA
 
 
 # Mistakes: exit code 2, one clear error, and nothing half-written
@@ -459,3 +460,27 @@ def test_an_interrupted_build_leaves_the_earlier_bundle_as_it_was(
     after = {path: path.read_bytes() for path in (tmp_path / "cap").rglob("*") if path.is_file()}
     assert after == before
     assert json.loads((tmp_path / "cap" / "bundle.json").read_text())["slug"] == "cap"
+
+
+def test_a_checkpoint_cannot_name_a_folder_outside_the_bundles(
+    checkpoints: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = checkpoint.find(checkpoints).values()
+    folder = shutil.copytree(source, tmp_path / "checkpoints" / "evil")
+    page = folder / checkpoint.PAGE
+    page.write_text(json.dumps(json.loads(page.read_text()) | {"slug": "../evil"}))
+    said = build.main(["--checkpoints", str(folder), "--data", str(data), "--out", str(tmp_path / "bundles")])
+    assert said == 2
+    assert "has a slug that is no folder name: '../evil'" in capsys.readouterr().err
+    assert not (tmp_path / "evil").exists()
+
+
+def test_two_checkpoints_of_one_category_are_refused_before_either_is_built(
+    checkpoints: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = checkpoint.find(checkpoints).values()
+    for name in ("one", "two"):
+        shutil.copytree(source, tmp_path / "both" / name)
+    assert build.main(["--checkpoints", str(tmp_path / "both"), "--data", str(data), "--out", str(tmp_path / "b")]) == 2
+    assert "are checkpoints of one category" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()

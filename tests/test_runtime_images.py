@@ -139,7 +139,7 @@ def test_a_header_that_promises_more_pixels_than_anyone_has_is_refused_without_m
 
 def test_a_folder_a_missing_file_and_a_dangling_link_are_refused_with_their_reason(tmp_path: Path) -> None:
     (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(images.PhotoError, match=r"^cannot be opened: Is a directory$"):
+    with pytest.raises(images.PhotoError, match=r"^not a regular file$"):
         images.decode(tmp_path)
     for name in ("gone.jpg", "link.jpg"):
         with pytest.raises(images.PhotoError, match=r"^cannot be opened: No such file or directory$"):
@@ -231,3 +231,22 @@ def test_a_path_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
 def test_a_path_that_the_system_cannot_look_up_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"/xxx\S+: File name too long$|^no such file or folder: \S+/xxx"):
         images.find([tmp_path / ("x" * 300)])
+
+
+def test_a_pipe_named_like_a_photo_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(images.PhotoError, match="not a regular file"):
+        images.decode(tmp_path / "pipe.jpg")
+
+
+def test_a_file_too_large_for_a_photo_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(images.LARGEST_FILE_BYTES + 1)  # sparse: it takes no room
+    with pytest.raises(images.PhotoError, match="larger than 1024 MiB"):
+        images.decode(tmp_path / "huge.jpg")
+
+
+def test_a_folder_is_searched_for_phones_own_formats_too(tmp_path: Path) -> None:
+    for name in ("a.HEIC", "b.gif", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in images.find([tmp_path])] == ["a.HEIC", "b.gif"]

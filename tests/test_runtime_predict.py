@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from runtime.engines import ENGINES
@@ -100,7 +101,10 @@ def test_every_engine_and_batch_size_gives_the_same_table(
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "the file is empty"), (b"These words are no photo.\n", "not an image: no decoder knows its content")],
+    [
+        (b"", "the file is empty"),
+        (b"These words are no photo.\n", "not an image, or a damaged one: no decoder reads it"),
+    ],
     ids=["empty file", "text named .jpg"],
 )
 def test_a_bad_photo_costs_its_row_alone_and_exit_code_1(
@@ -266,3 +270,46 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
     assert done.stderr == "loaded:\n"
     assert done.stdout.startswith("usage: python -m runtime.predict")
     assert fastest_s < 0.5
+
+
+def test_a_table_is_never_written_over_a_photo(
+    photos: Path, fleet_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (photos / "red.jpg").read_bytes()
+    assert run(photos / "red.jpg", "--bundles", fleet_root, "--out", photos / "red.jpg") == 2
+    assert "is named like a photo" in capsys.readouterr().err
+    assert (photos / "red.jpg").read_bytes() == before
+
+
+def test_escape_codes_in_a_file_name_do_not_reach_the_terminal(
+    make_photo: Callable[..., Path],
+    tmp_path: Path,
+    fleet_root: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_photo(tmp_path / "odd" / "\x1b[31mred.jpg", "red")
+    assert run(tmp_path / "odd", "--bundles", fleet_root, "--out", out) == 0
+    assert "\x1b[31m" not in capsys.readouterr().out
+    assert table(out)[0]["image"].endswith("\x1b[31mred.jpg")
+
+
+def test_an_artifact_that_the_engine_cannot_open_is_one_line(
+    photos: Path, fleet_root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runtime import bundle
+
+    folder = shutil.copytree(next(iter(bundle.find(fleet_root).values())), tmp_path / "broken")
+    page = bundle.load(folder)
+    for artifact in page.artifacts:
+        (folder / artifact.file).write_bytes(b"no graph")
+    hashed = tuple(
+        msgspec.structs.replace(artifact, sha256=bundle.sha256_of(folder / artifact.file))
+        for artifact in page.artifacts
+    )
+    bundle.save(folder, msgspec.structs.replace(page, artifacts=hashed))
+    assert run(photos, "--bundles", folder, "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "onnxruntime cannot open" in said
+    assert "Traceback" not in said
+    assert not out.exists()

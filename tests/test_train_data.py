@@ -340,3 +340,51 @@ def test_a_split_without_labelled_rows_is_named(tmp_path: Path, splits: Sequence
     rows = [f"{row},{split}" for row, split in zip(ROWS, splits, strict=True)]
     with pytest.raises(UserError, match=f"no labelled row of 'Cap' in split '{without}'"):
         data.read(write(tmp_path, rows, header=f"{HEADER},split"))
+
+
+@pytest.mark.parametrize(
+    ("listed", "complaint"),
+    [
+        ("[]", "must be names, at least one"),
+        ("['colour', '']", "must be names, at least one"),
+        ("['colour', 3]", "must be names, at least one"),
+        ("['colour', 'colour']", "is listed twice"),
+        ("['colour', 'features']", "'features' names a tensor of every graph"),
+        ("['images', 'colour']", "'images' names a tensor of every graph"),
+        ("[" * 3000, "Attribute_list must be a list"),
+    ],
+)
+def test_attribute_names_that_no_graph_could_carry_are_refused(tmp_path: Path, listed: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        data.read(write(tmp_path, attributes=[f'Cap,2,"{listed}"']))
+
+
+def test_two_categories_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'Cap' and 'cap!' would share the folder 'cap'"):
+        data.read(write(tmp_path, attributes=[*TWO, "cap!,1,['x']"]), names=["Cap"])
+
+
+def test_a_category_listed_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lists category 'Cap' twice"):
+        data.read(write(tmp_path, attributes=["Cap,2,\"['colour', 'shade']\"", "Cap,1,['x']"]))
+
+
+@pytest.mark.parametrize("stray", ["../1", "a" * 5000, "x/y.jpg"])
+def test_an_id_that_is_no_file_name_is_refused(tmp_path: Path, stray: str) -> None:
+    source = write(tmp_path)
+    (source / "train.csv").write_text((source / "train.csv").read_text() + f"{stray},Cap,2,red,dark\n")
+    with pytest.raises(UserError, match="has an id that is no file name"):
+        data.read(source)
+
+
+def test_ids_that_name_one_photo_twice_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path)
+    (source / "train.csv").write_text((source / "train.csv").read_text() + "0001,Cap,2,red,dark\n")
+    with pytest.raises(UserError, match="with the same id: 0001"):
+        data.read(source)
+
+
+def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    (write(tmp_path) / "category_attributes.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UserError, match="is not a Parquet table"):
+        data.read(tmp_path)

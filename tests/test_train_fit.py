@@ -234,3 +234,22 @@ def test_the_page_is_plain_json_that_names_what_the_model_was_made_of(data: Path
         "mean": list(TINY.model.mean),
         "std": list(TINY.model.std),
     }
+
+
+def test_an_output_folder_that_takes_nothing_is_told_before_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(data, tmp_path / "file" / "out") == 2
+    said = refused(capsys)
+    assert "cannot write the checkpoint" in said
+    assert "--out DIR" in said
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999", "x"])
+def test_a_seed_that_no_generator_takes_is_refused(
+    data: Path, tmp_path: Path, seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(data, tmp_path, f"--seed={seed}")
+    assert "must be a whole number from 0 to 4294967295" in capsys.readouterr().err

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from runtime.bundle import Category, Preprocess, Routes, replace_file, sha256_of
+from runtime.bundle import Category, Preprocess, Routes, replace_file, sha256_of, slug_of
 from runtime.errors import UserError
 from train.config import Preset
 from train.metrics import Score
@@ -55,7 +56,22 @@ def save(folder: Path, model: FacetModel, page: Checkpoint, *, half: bool = Fals
         written = replace(page, weights_sha256=sha256_of(folder / WEIGHTS))
         replace_file(folder / PAGE, msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
     except OSError as err:
-        raise UserError(f"cannot write the checkpoint in {folder}: {err.strerror}") from err
+        raise unwritable(folder, err) from err
+
+
+def check_writable(folder: Path) -> None:
+    """UserError unless a checkpoint can be written in `folder`: better known before training than after."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as err:
+        raise unwritable(folder, err) from None
+
+
+def unwritable(folder: Path, err: OSError) -> UserError:
+    """The error for a folder that takes no checkpoint."""
+    return UserError(f"cannot write the checkpoint in {folder}: {err.strerror}\nchoose another folder with: --out DIR")
 
 
 def read(folder: Path) -> Checkpoint:
@@ -69,7 +85,10 @@ def read(folder: Path) -> Checkpoint:
                 f"{page} has version {version}, this one reads up to {VERSION}\n"
                 "upgrade with: pip install --upgrade facet-edge"
             )
-        return msgspec.json.decode(content, type=Checkpoint)
+        checkpoint = msgspec.json.decode(content, type=Checkpoint)
+        if checkpoint.slug != slug_of(checkpoint.slug):
+            raise UserError(f"{page} has a slug that is no folder name: {checkpoint.slug!r}")
+        return checkpoint
     except OSError as err:
         raise UserError(f"cannot read {page}: {err.strerror}\ntrain one with: python -m train.fit") from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as err:

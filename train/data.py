@@ -25,6 +25,9 @@ SPLITS = ("train", "val", "test")
 VAL_SHARE = 0.15
 # Above this share of absent or unreadable photos something is wrong with the folder, not with the photos.
 MAX_LOST = 0.01
+# The graph's own names: an attribute called so would have its output taken.
+RESERVED = frozenset({"images", "features"})
+LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,10 @@ def read(folder: Path, *, names: Sequence[str] = (), known: Sequence[Category] =
         raise UserError(
             f"{folder / 'train.csv'} has rows of {', '.join(undeclared)}, which category_attributes does not list"
         )
-    slugs = {slug_of(name): name for name in attributes}
+    slugs: dict[str, str] = {}
+    for name in attributes:
+        if (other := slugs.setdefault(slug_of(name), name)) != name:
+            raise UserError(f"categories {other!r} and {name!r} would share the folder {slug_of(name)!r}: rename one")
     if unknown := [name for name in names if slug_of(name) not in slugs]:
         raise UserError(f"no category {unknown[0]!r} in {folder}; have: {', '.join(attributes)}")
     wanted = [slugs[slug_of(name)] for name in names] or [name for name in attributes if name in set(rows["Category"])]
@@ -86,8 +92,6 @@ def _table(
     source = folder / "train.csv"
     if rows.empty:
         raise UserError(f"{source} has no row of category {name!r}")
-    if repeated := sorted(rows["id"][rows["id"].duplicated()])[:3]:
-        raise UserError(f"{source} has rows of {name!r} with the same id: {', '.join(repeated)}")
     columns = [f"attr_{index}" for index in range(1, len(attributes[name]) + 1)]
     _require_columns(source, rows, columns)
     category = settled or _category(name, attributes[name], rows[columns])
@@ -96,9 +100,12 @@ def _table(
             f"{folder} was labelled with another taxonomy: {name!r} has attributes {', '.join(attributes[name])}, "
             f"expected {', '.join(attribute.name for attribute in category.attributes)}"
         )
-    paths = [
-        folder / IMAGES / f"{int(text):06d}.jpg" if text.isdigit() else folder / IMAGES / text for text in rows["id"]
-    ]
+    files = rows["id"].map(_file_name)
+    if repeated := sorted(rows["id"][files.duplicated()])[:3]:
+        raise UserError(f"{source} has rows of {name!r} with the same id: {', '.join(repeated)}")
+    if strays := [text for text in files if "/" in text or "\0" in text or len(text) > LONGEST_NAME]:
+        raise UserError(f"{source} has an id that is no file name: {strays[0][:80]!r}")
+    paths = [folder / IMAGES / file for file in files]
     there = np.array([path.is_file() for path in paths])
     absent = tuple(path for path, found in zip(paths, there, strict=True) if not found)
     _refuse_losses(absent, len(paths), "not there")
@@ -124,6 +131,11 @@ def _table(
     return table
 
 
+def _file_name(text: str) -> str:
+    """The photo of an id: `12` -> `000012.jpg`; what is no number names its file itself."""
+    return f"{text.lstrip('0') or '0':0>6}.jpg" if text.isascii() and text.isdigit() else text
+
+
 def refuse_unreadable(unreadable: Sequence[Path], total: int) -> None:
     """UserError when more than MAX_LOST of the photos could not be read."""
     _refuse_losses(unreadable, total, "unreadable")
@@ -145,9 +157,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"no such file: {path}\ntry the example with: --data examples/clothing")
     try:
         # Text throughout: an id keeps its zeros, a class named `None` or `1` stays what was typed.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except (ValueError, UnicodeDecodeError) as err:
-        raise UserError(f"{path} is not a CSV table: {err}") from None
+        raise UserError(f"{path} is not a CSV table: {str(err).strip()}") from None
     return table.apply(lambda column: column.str.strip())
 
 
@@ -156,25 +168,41 @@ def _attribute_names(folder: Path) -> dict[str, list[str]]:
 
     parquet = folder / "category_attributes.parquet"
     path = parquet if parquet.is_file() else folder / "category_attributes.csv"
-    table = pd.read_parquet(path) if path == parquet else _read_csv(path)
+    try:
+        table = pd.read_parquet(path) if path == parquet else _read_csv(path)
+    except (OSError, ValueError) as err:
+        raise UserError(f"{path} is not a Parquet table: {err}") from None
     _require_columns(path, table, ["Category", "Attribute_list"])
-    return {
-        str(category).strip(): [str(name).strip() for name in _as_list(path, names)]
-        for category, names in zip(table["Category"], table["Attribute_list"], strict=True)
-    }
+    found: dict[str, list[str]] = {}
+    for category, names in zip(table["Category"].map(str).str.strip(), table["Attribute_list"], strict=True):
+        if category in found:
+            raise UserError(f"{path} lists category {category!r} twice")
+        found[category] = _checked_names(path, category, _as_list(path, names))
+    return found
+
+
+def _checked_names(path: Path, category: str, names: Sequence[object]) -> list[str]:
+    texts = [name.strip() for name in names if isinstance(name, str)]
+    if not names or len(texts) < len(names) or not all(text and text.isprintable() for text in texts):
+        raise UserError(f"{path}: attributes of {category!r} must be names, at least one, got {list(names)}")
+    if len(set(texts)) < len(texts):
+        raise UserError(f"{path}: an attribute of {category!r} is listed twice: {', '.join(texts)}")
+    if taken := sorted(RESERVED & set(texts)):
+        raise UserError(f"{path}: {taken[0]!r} names a tensor of every graph: rename that attribute of {category!r}")
+    return texts
 
 
 def _as_list(path: Path, names: object) -> list[object]:
-    if not isinstance(names, str):
-        return list(names)  # type: ignore[call-overload, no-any-return]
+    if isinstance(names, (list, tuple, np.ndarray)):
+        return list(names)
     for parse in (json.loads, ast.literal_eval):
         try:
-            parsed = parse(names)
-        except (ValueError, SyntaxError):
+            parsed = parse(str(names))
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(parsed, list):
             return parsed
-    raise UserError(f'{path}: Attribute_list must be a list such as ["colour", "neck"], got {names!r}')
+    raise UserError(f'{path}: Attribute_list must be a list such as ["colour", "neck"], got {str(names)[:80]!r}')
 
 
 def _require_columns(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -60,7 +60,10 @@ def evaluate(args: argparse.Namespace) -> int:
             note(f"left out, {'unreadable' if path.exists() else 'not there'}: {path}")
         left_out += len(lost)
     if args.out:
-        bundle.replace_file(args.out, json.dumps(written, indent=1).encode() + b"\n")
+        try:
+            bundle.replace_file(args.out, json.dumps(written, indent=1).encode() + b"\n")
+        except OSError as err:
+            raise UserError(f"cannot write {args.out}: {err.strerror}\nchoose another file with: --out FILE") from err
     return PARTLY_DONE if left_out else DONE
 
 

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--phase", type=int, choices=[1, 2], help="run one phase alone (default: both)")
     parser.add_argument("--epochs", type=positive, metavar="N", help="of phase 1 (default: the preset's)")
     parser.add_argument("--max-steps", type=positive, metavar="N", help="end each phase after N steps")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
     return parser
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fit(args: argparse.Namespace) -> int:
-    from train import data
+    from train import checkpoint, data
 
     chosen = preset(args.preset)
     if args.weights:
@@ -57,6 +57,8 @@ def fit(args: argparse.Namespace) -> int:
     if args.epochs:
         chosen = replace(chosen, phase1=replace(chosen.phase1, epochs=args.epochs))
     tables = data.read(args.data, names=args.category, seed=args.seed)
+    for table in tables:
+        checkpoint.check_writable(args.out / slug_of(table.category.name))
     lost = 0
     for table in tables:
         lost += train_category(table, chosen, args)
@@ -130,6 +132,12 @@ def _save(run: Run, found: list[Score], folder: Path, args: argparse.Namespace) 
         },
     )
     checkpoint.save(folder, run.model, page)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {(1 << 32) - 1}, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -58,10 +58,12 @@ def create_backbone(config: ModelConfig, *, pretrained: bool = False) -> nn.Modu
     """The timm backbone of that name, without classifier, down to its last feature map."""
     import timm
 
+    if ":" in config.backbone:
+        raise UserError(f"a backbone is a name of timm's own, not an address: {config.backbone!r}")
     try:
         # Any: nn.Module alone has none of the methods that timm's models share.
         backbone: Any = timm.create_model(config.backbone, pretrained=pretrained, num_classes=0, **_args(config))
-    except RuntimeError as err:
+    except (RuntimeError, TypeError) as err:
         raise UserError(f"no such backbone: {config.backbone!r} ({err})") from None
     except OSError as err:
         raise UserError(
