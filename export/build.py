@@ -105,10 +105,14 @@ def build_one(folder: Path, targets: Sequence[str], args: argparse.Namespace) ->
         for result in artifacts.make(model, page, photos, jobs, scratch):
             made.append(result)
             advance(1)
-        commit.commit(into, model, page, photos, [result for result in made if not result.refused])
+        kept = [result for result in made if not result.refused]
+        commit.commit(into, model, page, photos, kept)
     print_table(f"{page.category.name}: {len(photos.evidence.photos_NHWC)} photos at the gate", COLUMNS, rows(made))
-    note(f"bundle: {into}", quiet=args.quiet)
-    return sum(result.refused for result in made)
+    if kept:
+        note(f"bundle: {into}", quiet=args.quiet)
+    else:
+        note(f"nothing passed the gate: {into} is as it was")
+    return len(made) - len(kept)
 
 
 def rows(made: Sequence[Made]) -> list[list[str]]:

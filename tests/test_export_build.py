@@ -246,11 +246,14 @@ def test_a_refused_artifact_is_left_out_and_the_exit_code_is_1(
 
 
 def test_where_everything_is_refused_no_bundle_is_left(
-    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(LIMITS, "fp32", IMPOSSIBLE)
     assert run(checkpoints, tmp_path / "bundles", "--precision", "fp32") == 1
     assert not (tmp_path / "bundles" / "cap").exists()
+    said = capsys.readouterr().err
+    assert "nothing passed the gate" in said
+    assert "bundle:" not in said
 
 
 def test_what_no_engine_passed_and_one_refused_is_refused(built: Path) -> None:
