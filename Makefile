@@ -5,7 +5,7 @@ DEMO := build/demo
 .PHONY: demo test test-slow lint bench bench-full shipped
 
 demo:  ## train, export and predict on the example data: some ten minutes on two cores, the training cut short
-	$(PYTHON) -m train.fit --data examples/clothing --preset demo --max-steps 90 --out $(DEMO)/checkpoints
+	$(PYTHON) -m train.fit --data examples/clothing --max-steps 90 --out $(DEMO)/checkpoints
 	$(PYTHON) -m export.build --precision fp32 fp16 int8 --target sm89 \
 		--checkpoints $(DEMO)/checkpoints --data examples/clothing --out $(DEMO)/bundles
 	$(PYTHON) -m runtime.predict examples/photos/ --bundles $(DEMO)/bundles --out $(DEMO)/predictions.csv

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from export.artifacts import Photos
     from train.checkpoint import Checkpoint
-    from train.model import FacetModel
+    from train.network import FacetModel
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "benchmarks"
@@ -62,7 +62,7 @@ SOURCES = (
     "train/checkpoint.py",
     "train/config.py",
     "train/heads.py",
-    "train/model.py",
+    "train/network.py",
 )
 
 
@@ -126,17 +126,17 @@ def seeded() -> FacetModel:
     """
     import torch
 
-    from train import model
+    from train import network
 
     torch.manual_seed(SEED)
-    network = model.create(PRESET.model, [len(attribute.classes) for attribute in CATEGORY.attributes], "none")
+    made = network.create(PRESET.model, [len(attribute.classes) for attribute in CATEGORY.attributes], "none")
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
+        for name, parameter in made.named_parameters():
             if name.endswith(".gamma"):
                 parameter.uniform_(0.1, 1)
-    found = sum(parameter.numel() for parameter in network.parameters())
+    found = sum(parameter.numel() for parameter in made.parameters())
     assert found == PARAMETERS, f"the reference's network has {PARAMETERS} parameters, this one {found}"
-    return network.eval()
+    return made.eval()
 
 
 def _page() -> Checkpoint:
@@ -145,7 +145,7 @@ def _page() -> Checkpoint:
     network = PRESET.model
     return Checkpoint(
         slug=bundle.slug_of(CATEGORY.name),
-        category=CATEGORY,
+        categories=(CATEGORY,),
         preprocess=Preprocess(height=network.size, width=network.size, mean=network.mean, std=network.std),
         routes=None,
         preset=PRESET,
@@ -170,7 +170,7 @@ def _photos(model: FacetModel, page: Checkpoint) -> Photos:
     labels_NL = np.full((len(judged), len(CATEGORY.attributes)), MISSING)
     return artifacts.Photos(
         table=Table(
-            category=CATEGORY,
+            categories=(CATEGORY,),
             routes=None,
             paths=tuple(judged),
             labels_NL=labels_NL,
@@ -179,7 +179,7 @@ def _photos(model: FacetModel, page: Checkpoint) -> Photos:
         ),
         calibration_NHWC=load(spread(images.find([ROOT / "examples/clothing/train_images"]), CALIBRATION_PHOTOS)),
         evidence=parity.Evidence(
-            category=CATEGORY,
+            categories=(CATEGORY,),
             photos_NHWC=photos_NHWC,
             labels_NL=labels_NL,
             reference=artifacts.reference(model, page, photos_NHWC),

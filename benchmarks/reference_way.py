@@ -20,7 +20,7 @@ from train import checkpoint
 
 if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
-    from train.model import FacetModel
+    from train.network import FacetModel
 
 
 class ReferenceWay:
@@ -39,7 +39,7 @@ class ReferenceWay:
 
     def predict(self, folder: Path, out: Path) -> None:
         """Write a CSV row for each JPEG of the folder: its name, then each attribute's label and probability."""
-        attributes = self.page.category.attributes
+        attributes = self.page.attributes
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             names = (attribute.name for attribute in attributes)

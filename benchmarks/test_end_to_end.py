@@ -145,7 +145,7 @@ def labels(out: Path, work: Work) -> np.ndarray:
     with out.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [str(path) for path in work.paths]
-    names = [attribute.name for attribute in work.reference.page.category.attributes]
+    names = [attribute.name for attribute in work.reference.page.attributes]
     return np.array([[row[name] for name in names] for row in rows])
 
 

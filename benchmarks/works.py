@@ -58,7 +58,7 @@ class Work:
 
     def _eager(self, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
         rows = [self.reference.probabilities(photo_HWC) for photo_HWC in photos_NHWC]
-        names = [attribute.output for attribute in self.reference.page.category.attributes]
+        names = [attribute.output for attribute in self.reference.page.attributes]
         return {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
@@ -70,7 +70,7 @@ def demo(scratch: Path, *, full: bool) -> Work:
     return Work(
         model="demo",
         bundle=bundle,
-        category=table.category.name,
+        category=table.name,
         folder=_copied(spread(paths, len(paths) if full else 96), scratch),
         reference=ReferenceWay.open(checkpoint),
         rounds=15 if full else 7,

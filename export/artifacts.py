@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from train.checkpoint import Checkpoint
     from train.data import Table
-    from train.model import FacetModel
+    from train.network import FacetModel
 
 Precision = Literal["fp32", "fp16", "int8"]
 TOOLS: dict[Precision, tuple[str, ...]] = {
@@ -72,7 +72,7 @@ class Made:
 def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: int, gate: int) -> Photos:
     """Photos of the training split to calibrate on, and of the validation split to judge by, evenly spaced."""
     seed = int(page.provenance.get("seed", 0))  # of the split that was trained on, where it was drawn and not given
-    table = data.read(folder, names=[page.category.name], known=[page.category], seed=seed)[0]
+    table = data.read(folder, names=[page.categories[0].name], known=page.categories, seed=seed)[0]
 
     def load(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept, pixels = [], []
@@ -90,7 +90,7 @@ def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: in
         table=table,
         calibration_NHWC=load(_spread(table.rows("train"), calibration))[1],
         evidence=parity.Evidence(
-            category=page.category,
+            categories=page.categories,
             photos_NHWC=photos_NHWC,
             labels_NL=table.labels_NL[gate_rows],
             reference=reference(model, page, photos_NHWC),

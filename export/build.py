@@ -100,14 +100,14 @@ def build_one(folder: Path, targets: Sequence[str], args: argparse.Namespace) ->
     into = args.out / page.slug
     with (
         commit.scratch(into) as scratch,
-        progress(f"{page.category.name}, export", len(jobs), quiet=args.quiet) as advance,
+        progress(f"{page.name}, export", len(jobs), quiet=args.quiet) as advance,
     ):
         for result in artifacts.make(model, page, photos, jobs, scratch):
             made.append(result)
             advance(1)
         kept = [result for result in made if not result.refused]
         commit.commit(into, model, page, photos, kept)
-    print_table(f"{page.category.name}: {len(photos.evidence.photos_NHWC)} photos at the gate", COLUMNS, rows(made))
+    print_table(f"{page.name}: {len(photos.evidence.photos_NHWC)} photos at the gate", COLUMNS, rows(made))
     if kept:
         note(f"bundle: {into}", quiet=args.quiet)
     else:

@@ -21,7 +21,7 @@ from runtime.errors import UserError
 
 if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
-    from train.model import FacetModel
+    from train.network import FacetModel
 
 GOLDEN_PHOTOS = 8
 # Large enough to be resized like any photo, small enough that eight of them weigh little.
@@ -57,7 +57,7 @@ def commit(
         folder,
         Bundle(
             slug=page.slug,
-            categories=(page.category,),
+            categories=page.categories,
             preprocess=page.preprocess,
             routes=page.routes,
             provenance={

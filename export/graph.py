@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from train.checkpoint import Checkpoint
-from train.model import FacetModel, normalise
+from train.network import FacetModel, normalise
 
 if TYPE_CHECKING:
     import onnx
@@ -39,7 +39,7 @@ def served(model: FacetModel) -> torch.nn.Module:
 
 def outputs(page: Checkpoint) -> list[str]:
     """The names of the graph's outputs, in its order."""
-    return [*(attribute.output for attribute in page.category.attributes), FEATURES]
+    return [*(attribute.output for attribute in page.attributes), FEATURES]
 
 
 def graph(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:

@@ -53,7 +53,7 @@ ENOUGH_LABELS = 500
 class Evidence:
     """Real photos and PyTorch's answers to them."""
 
-    category: Category
+    categories: tuple[Category, ...]
     photos_NHWC: np.ndarray
     labels_NL: np.ndarray
     reference: Mapping[str, np.ndarray]
@@ -99,7 +99,7 @@ def measure(answers: Mapping[str, np.ndarray], evidence: Evidence) -> dict[str, 
 
     from train import metrics
 
-    names = [attribute.output for attribute in evidence.category.attributes]
+    names = [attribute.output for category in evidence.categories for attribute in category.attributes]
     pairs = [(answers[name], evidence.reference[name]) for name in names]
     gaps = [_finite(np.abs(found - wanted)) for found, wanted in pairs]
     agreeing = [found.argmax(1) == wanted.argmax(1) for found, wanted in pairs]
@@ -107,7 +107,7 @@ def measure(answers: Mapping[str, np.ndarray], evidence: Evidence) -> dict[str, 
 
     def hm(outputs: Mapping[str, np.ndarray]) -> float:
         columns = [outputs[name] for name in names]
-        return metrics.mean_hm(metrics.scores(evidence.category, columns, evidence.labels_NL, commonest))
+        return metrics.mean_hm(metrics.scores(evidence.categories, columns, evidence.labels_NL, commonest))
 
     return {
         "probability_difference": float(max(gap.max() for gap in gaps)),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks.reference_way import ReferenceWay
 from runtime.bundle import Attribute, Category, Preprocess
-from train import checkpoint, model
+from train import checkpoint, network
 from train.config import AugmentConfig, ModelConfig, PhaseConfig, Preset
 
 SIDE = 32
@@ -21,9 +21,9 @@ PHASE = PhaseConfig(epochs=1, batch=1, heads_lr=1e-3)
 
 
 @pytest.fixture(scope="module")
-def network():
+def made():
     torch.manual_seed(0)
-    made = model.create(MODEL, [len(classes) for classes in CLASSES.values()], "none")
+    made = network.create(MODEL, [len(classes) for classes in CLASSES.values()], "none")
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             # At timm's own 1e-6 the blocks, and what normalisation feeds them, would hardly show in the answer.
@@ -36,9 +36,13 @@ def network():
 def page():
     return checkpoint.Checkpoint(
         slug="t-shirt",
-        category=Category(
-            name="T-Shirt",
-            attributes=tuple(Attribute(name=name, classes=classes, output=name) for name, classes in CLASSES.items()),
+        categories=(
+            Category(
+                name="T-Shirt",
+                attributes=tuple(
+                    Attribute(name=name, classes=classes, output=name) for name, classes in CLASSES.items()
+                ),
+            ),
         ),
         preprocess=Preprocess(height=SIDE, width=SIDE, mean=MODEL.mean, std=MODEL.std),
         routes=None,
@@ -49,18 +53,18 @@ def page():
 
 
 @pytest.fixture
-def way(network, page):
-    return ReferenceWay(network, page)
+def way(made, page):
+    return ReferenceWay(made, page)
 
 
 def image(seed, height=SIDE, width=SIDE):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def test_probabilities_are_the_networks_own_on_the_same_pixels(way, network):
+def test_probabilities_are_the_networks_own_on_the_same_pixels(way, made):
     images_BHWC = np.stack([image(seed) for seed in range(3)])
     with torch.inference_mode():
-        logits = network(model.normalise(torch.from_numpy(images_BHWC), MODEL)).logits
+        logits = made(network.normalise(torch.from_numpy(images_BHWC), MODEL)).logits
     wanted = [logits_BK.softmax(1).numpy() for logits_BK in logits]
     for row, image_HWC in enumerate(images_BHWC):
         for found_K, wanted_BK in zip(way.probabilities(image_HWC), wanted, strict=True):
@@ -103,8 +107,8 @@ def test_the_table_has_a_row_for_each_photo_in_order_with_its_likeliest_label(wa
             assert row[f"{name}_confidence"] == f"{answer_K.max():.4f}"
 
 
-def test_it_opens_what_training_saves(network, page, tmp_path):
-    checkpoint.save(tmp_path / "t-shirt", network, page)
-    opened, given = ReferenceWay.open(tmp_path / "t-shirt"), ReferenceWay(network, page)
+def test_it_opens_what_training_saves(made, page, tmp_path):
+    checkpoint.save(tmp_path / "t-shirt", made, page)
+    opened, given = ReferenceWay.open(tmp_path / "t-shirt"), ReferenceWay(made, page)
     for found_K, wanted_K in zip(opened.probabilities(image(0)), given.probabilities(image(0)), strict=True):
         assert (found_K == wanted_K).all()

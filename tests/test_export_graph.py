@@ -15,7 +15,7 @@ import pytest
 from export import artifacts, graph
 from tests.train_parts import full_graph, network, photos
 from train.checkpoint import Checkpoint
-from train.model import FacetModel
+from train.network import FacetModel
 
 # ConvNeXt: LayerNorm, GELU, LayerScale. MobileNet: BatchNorm, ReLU6, depthwise. The reference: grouped, sigmoid.
 KINDS = {

@@ -67,7 +67,7 @@ def evidence() -> Evidence:
     answers_NK = (raised_NK / raised_NK.sum(1, keepdims=True)).astype(np.float32)
     assert len(set(answers_NK.argmax(1))) == 3
     return Evidence(
-        category=CATEGORY,
+        categories=(CATEGORY,),
         photos_NHWC=photos_NHWC,
         labels_NL=answers_NK.argmax(1)[:, None],
         reference={"colour": answers_NK, "features": np.zeros((37, 3), np.float32)},
@@ -179,7 +179,7 @@ def test_a_graph_that_an_engine_cannot_open_is_refused_and_does_not_end_the_buil
 
 def test_a_single_photo_is_evidence_enough_to_run(path: Path, evidence: Evidence) -> None:
     one = Evidence(
-        category=CATEGORY,
+        categories=(CATEGORY,),
         photos_NHWC=evidence.photos_NHWC[:1],
         labels_NL=evidence.labels_NL[:1],
         reference={"colour": evidence.reference["colour"][:1]},
@@ -200,7 +200,7 @@ def test_figures_are_those_counted_by_hand() -> None:
     reference_NK = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.4, 0.3, 0.3], [0.0, 0.1, 0.9]], np.float32)
     found_NK = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.3, 0.4, 0.3], [0.0, 0.1, 0.9]], np.float32)
     evidence = Evidence(
-        category=CATEGORY,
+        categories=(CATEGORY,),
         photos_NHWC=np.zeros((4, 1, 1, 3), np.uint8),
         labels_NL=np.array([[0], [1], [0], [MISSING]]),
         reference={"colour": reference_NK},

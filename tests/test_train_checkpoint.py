@@ -15,20 +15,20 @@ from torch import Tensor
 from runtime.bundle import Preprocess, Routes, sha256_of
 from runtime.errors import UserError
 from tests.train_parts import CATEGORY, TINY
-from train import checkpoint
-from train import model as network
+from train import checkpoint, network
 from train.checkpoint import Checkpoint
 from train.metrics import Score
-from train.model import FacetModel
+from train.network import FacetModel
 
 PAGE = Checkpoint(
     slug="cap",
-    category=CATEGORY,
+    categories=(CATEGORY,),
     preprocess=Preprocess(height=64, width=64, mean=TINY.model.mean, std=TINY.model.std),
     routes=Routes(attribute="colour", to={"red": "Red Caps"}),
     preset=TINY,
     metrics=(
         Score(
+            category="Cap",
             attribute="colour",
             loss=0.1,
             accuracy=0.9,

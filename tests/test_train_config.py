@@ -12,11 +12,11 @@ from train.config import PRESETS, PhaseConfig, preset
 
 
 def test_a_preset_is_found_by_its_name() -> None:
-    assert preset("demo") is PRESETS["demo"]
+    assert preset("default") is PRESETS["default"]
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are() -> None:
-    with pytest.raises(UserError, match="no preset 'huge'; have: reference, demo"):
+    with pytest.raises(UserError, match="no preset 'huge'; have: reference, default"):
         preset("huge")
 
 

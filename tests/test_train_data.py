@@ -54,7 +54,7 @@ def only(folder: Path, **options: object) -> data.Table:
 
 def test_labels_are_indices_into_the_sorted_classes(tmp_path: Path) -> None:
     table = only(write(tmp_path))
-    assert table.category == Category(
+    assert table.categories[0] == Category(
         name="Cap",
         attributes=(
             Attribute(name="colour", classes=("blue", "red"), output="colour"),
@@ -70,23 +70,23 @@ def test_labels_are_indices_into_the_sorted_classes(tmp_path: Path) -> None:
 def test_whitespace_around_ids_categories_and_labels_is_not_part_of_them(tmp_path: Path) -> None:
     rows = ("1, Cap ,2,red ,dark", " 2,Cap,2, blue,light\t", "3,Cap,2,red,light", "4,Cap,2,blue,dark")
     table = only(write(tmp_path, rows, attributes=('Cap ,2,"["" colour"", ""shade ""]"',)))
-    assert [attribute.name for attribute in table.category.attributes] == ["colour", "shade"]
-    assert table.category.attributes[0].classes == ("blue", "red")
+    assert [attribute.name for attribute in table.attributes] == ["colour", "shade"]
+    assert table.attributes[0].classes == ("blue", "red")
     assert table.labels_NL.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
 
 
 def test_an_empty_cell_is_missing_and_never_a_class(tmp_path: Path) -> None:
     table = only(write(tmp_path, ("1,Cap,2,,dark", "2,Cap,2,blue,  ", "3,Cap,2,red", "4,Cap,2,red,light")))
-    assert table.category.attributes[0].classes == ("blue", "red")
-    assert table.category.attributes[1].classes == ("dark", "light")
+    assert table.attributes[0].classes == ("blue", "red")
+    assert table.attributes[1].classes == ("dark", "light")
     assert table.labels_NL.tolist() == [[MISSING, 0], [0, MISSING], [1, MISSING], [1, 1]]
 
 
 @pytest.mark.parametrize("word", ["default", "None", "1", "1.0", "01", "nan", "NA", "null", "TRUE"])
 def test_a_class_named_like_a_missing_value_or_a_number_stays_as_typed(tmp_path: Path, word: str) -> None:
     table = only(write(tmp_path, (f"1,Cap,2,{word},dark", *ROWS[1:])))
-    assert word in table.category.attributes[0].classes
-    assert table.category.attributes[0].classes[table.labels_NL[0, 0]] == word
+    assert word in table.attributes[0].classes
+    assert table.attributes[0].classes[table.labels_NL[0, 0]] == word
 
 
 @pytest.mark.parametrize("names", [["colour", "shade"], '["colour", "shade"]'], ids=["list", "text"])
@@ -95,12 +95,12 @@ def test_attributes_are_read_from_parquet_too(tmp_path: Path, names: object) -> 
     (folder / "category_attributes.csv").unlink()
     table = pd.DataFrame({"Category": ["Cap"], "No_of_attribute": [2], "Attribute_list": [names]})
     table.to_parquet(folder / "category_attributes.parquet")
-    assert [attribute.name for attribute in only(folder).category.attributes] == ["colour", "shade"]
+    assert [attribute.name for attribute in only(folder).attributes] == ["colour", "shade"]
 
 
 def test_an_attribute_list_may_be_a_python_list(tmp_path: Path) -> None:
     table = only(write(tmp_path, attributes=("Cap,2,\"['colour', 'shade']\"",)))
-    assert [attribute.name for attribute in table.category.attributes] == ["colour", "shade"]
+    assert [attribute.name for attribute in table.attributes] == ["colour", "shade"]
 
 
 @pytest.mark.parametrize("text", ["colour", '"{""colour"": 1}"', "7"])
@@ -165,13 +165,13 @@ TWO_ROWS = (*ROWS, "5,Rain Boots,1,flat,", "6,Rain Boots,1,high,", "7,Rain Boots
 
 def test_every_category_with_rows_is_read_in_the_order_of_category_attributes(tmp_path: Path) -> None:
     tables = data.read(write(tmp_path, TWO_ROWS, attributes=TWO))
-    assert [table.category.name for table in tables] == ["Cap", "Rain Boots"]
+    assert [table.name for table in tables] == ["Cap", "Rain Boots"]
     assert tables[1].labels_NL.tolist() == [[0], [1], [1], [0]]
 
 
 @pytest.mark.parametrize("name", ["Rain Boots", "rain-boots", "RAIN BOOTS"])
 def test_a_category_may_be_asked_for_by_name_or_by_folder_name(tmp_path: Path, name: str) -> None:
-    assert only(write(tmp_path, TWO_ROWS, attributes=TWO), names=[name]).category.name == "Rain Boots"
+    assert only(write(tmp_path, TWO_ROWS, attributes=TWO), names=[name]).name == "Rain Boots"
 
 
 def test_the_same_id_in_two_categories_is_no_repetition(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_classes_that_are_names_of_categories_make_a_router(tmp_path: Path) -> N
     ]
     router = data.read(write(tmp_path, rows, attributes=TWO), names=["Any"])[0]
     assert router.routes == Routes(attribute="kind", to={"Cap": "Cap", "Rain Boots": "Rain Boots"})
-    assert router.category.attributes[0].classes == ("Any", "Cap", "Rain Boots", "scarf")
+    assert router.attributes[0].classes == ("Any", "Cap", "Rain Boots", "scarf")
 
 
 KNOWN = Category(
@@ -201,7 +201,7 @@ KNOWN = Category(
 
 def test_a_known_category_keeps_its_classes_their_order_and_its_outputs(tmp_path: Path) -> None:
     table = only(write(tmp_path), known=[KNOWN])
-    assert table.category == KNOWN
+    assert table.categories == (KNOWN,)
     assert table.labels_NL.tolist() == [[0, 1], [2, 0], [0, 0], [2, 1]]
 
 

@@ -59,7 +59,7 @@ def test_a_run_learns_the_colours_and_leaves_a_checkpoint_and_a_table(
     assert [path.name for path in tmp_path.iterdir()] == ["cap"]
     assert sorted(path.name for path in (tmp_path / "cap").iterdir()) == ["checkpoint.json", "model.safetensors"]
     _, page = checkpoint.load(tmp_path / "cap")
-    assert (page.slug, page.category, page.preset) == ("cap", CATEGORY, TINY)
+    assert (page.slug, page.categories, page.preset) == ("cap", (CATEGORY,), TINY)
     # Every photo tells its colour and its shade; the commonest class alone scores 0.28 on these.
     assert mean_hm(page.metrics) > mean_baseline_hm(page.metrics) + 0.5
     assert page.provenance["data"] == str(data)
@@ -126,7 +126,7 @@ def test_one_photo_in_a_hundred_that_is_not_there_is_listed_and_the_rest_is_trai
     lost.unlink()
     assert run(hundred, tmp_path, "--max-steps", "1", "--quiet") == 1
     assert f"left out, not there: {lost}" in capsys.readouterr().err
-    assert checkpoint.read(tmp_path / "cap").category == CATEGORY
+    assert checkpoint.read(tmp_path / "cap").categories == (CATEGORY,)
 
 
 def test_one_photo_in_a_hundred_that_is_unreadable_is_listed_and_the_rest_is_trained_on(

@@ -32,7 +32,7 @@ def certain(answers: list[int], classes: int, confidence: float = 0.8) -> np.nda
 def test_scores_of_four_photos_are_those_worked_out_by_hand() -> None:
     labels_NL = np.array([[0, MISSING], [0, 1], [1, 1], [2, MISSING]])
     colour, shade = metrics.scores(
-        CATEGORY, [certain([0, 1, 1, 2], 3), certain([0, 1, 0, 1], 2)], labels_NL, commonest=[0, 1]
+        [CATEGORY], [certain([0, 1, 1, 2], 3), certain([0, 1, 0, 1], 2)], labels_NL, commonest=[0, 1]
     )
     assert colour.attribute == "colour"
     assert colour.labels == 4
@@ -54,7 +54,7 @@ def test_scores_of_many_photos_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     probabilities = [rng.dirichlet(np.ones(count), 300).astype(np.float32) for count in (3, 2)]
     labels_NL = np.stack([rng.integers(MISSING, count, 300) for count in (3, 2)], 1)
-    found = metrics.scores(CATEGORY, probabilities, labels_NL, commonest=[2, 0])
+    found = metrics.scores([CATEGORY], probabilities, labels_NL, commonest=[2, 0])
     for score, probabilities_NK, labels_N, common in zip(found, probabilities, labels_NL.T, (2, 0), strict=True):
         kept = labels_N != MISSING
         truth, answers = labels_N[kept], probabilities_NK[kept].argmax(1)
@@ -75,7 +75,7 @@ def test_scores_of_many_photos_are_those_of_scikit_learn() -> None:
 
 def test_an_attribute_without_labels_is_left_out() -> None:
     labels_NL = np.array([[0, MISSING], [1, MISSING]])
-    found = metrics.scores(CATEGORY, [certain([0, 1], 3), certain([0, 1], 2)], labels_NL, commonest=[0, 0])
+    found = metrics.scores([CATEGORY], [certain([0, 1], 3), certain([0, 1], 2)], labels_NL, commonest=[0, 0])
     assert [score.attribute for score in found] == ["colour"]
 
 
@@ -85,25 +85,25 @@ def test_decision_offsets_change_the_answers_and_not_the_loss() -> None:
     )
     plain = Category(name="Cap", attributes=(Attribute(name="a", classes=("x", "y"), output="a"),))
     labels_NL, probabilities = np.array([[0], [1]]), [certain([0, 0], 2, confidence=0.7)]
-    (with_offsets,) = metrics.scores(shifted, probabilities, labels_NL, commonest=[0])
-    (without,) = metrics.scores(plain, probabilities, labels_NL, commonest=[0])
+    (with_offsets,) = metrics.scores([shifted], probabilities, labels_NL, commonest=[0])
+    (without,) = metrics.scores([plain], probabilities, labels_NL, commonest=[0])
     # log 0.3 + 2 > log 0.7: every answer is y.
     assert (with_offsets.accuracy, without.accuracy) == (0.5, 0.5)
     assert with_offsets.loss == without.loss
-    assert metrics.scores(shifted, probabilities, np.array([[1], [1]]), commonest=[0])[0].accuracy == 1.0
+    assert metrics.scores([shifted], probabilities, np.array([[1], [1]]), commonest=[0])[0].accuracy == 1.0
 
 
 def test_answers_that_are_all_wrong_score_zero_without_a_warning() -> None:
     assert metrics.hm_of(np.array([0, 0, 1]), np.array([1, 1, 0])) == 0.0
     (score,) = metrics.scores(
-        Category(name="Cap", attributes=CATEGORY.attributes[:1]), [certain([1, 1], 3)], np.array([[0], [2]]), [1]
+        [Category(name="Cap", attributes=CATEGORY.attributes[:1])], [certain([1, 1], 3)], np.array([[0], [2]]), [1]
     )
     assert (score.hm, score.micro_f1, score.baseline_hm) == (0.0, 0.0, 0.0)
 
 
 def test_a_probability_of_zero_on_the_truth_gives_a_finite_loss() -> None:
     (score,) = metrics.scores(
-        Category(name="Cap", attributes=CATEGORY.attributes[:1]),
+        [Category(name="Cap", attributes=CATEGORY.attributes[:1])],
         [certain([1], 3, confidence=1.0)],
         np.array([[0]]),
         commonest=[0],
@@ -113,7 +113,9 @@ def test_a_probability_of_zero_on_the_truth_gives_a_finite_loss() -> None:
 
 def test_the_table_has_a_row_for_each_attribute_and_their_average_last() -> None:
     labels_NL = np.array([[0, MISSING], [0, 1], [1, 1], [2, MISSING]])
-    found = metrics.scores(CATEGORY, [certain([0, 1, 1, 2], 3), certain([0, 1, 0, 1], 2)], labels_NL, commonest=[0, 1])
+    found = metrics.scores(
+        [CATEGORY], [certain([0, 1, 1, 2], 3), certain([0, 1, 0, 1], 2)], labels_NL, commonest=[0, 1]
+    )
     colour, shade, average = metrics.table(found)
     assert len(colour) == len(average) == len(metrics.COLUMNS)
     assert [colour[0], shade[0], average[0]] == ["colour", "shade", "average"]

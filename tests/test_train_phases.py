@@ -16,8 +16,7 @@ from torch import Tensor
 from runtime.bundle import Preprocess
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_data
-from train import data, metrics, phases
-from train import model as network
+from train import data, metrics, network, phases
 from train.config import Preset
 from train.data import Table
 from train.metrics import Score

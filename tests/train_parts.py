@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
     from train.checkpoint import Checkpoint
-    from train.model import FacetModel
+    from train.network import FacetModel
 
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 SHADES = {"dark": 0.4, "light": 1.0}
@@ -118,7 +118,7 @@ def network(backbone: str, *, act_layer: str = "", heads: str = "attention") -> 
     import torch
 
     from train import batchnorm, checkpoint
-    from train import model as make
+    from train import network as make
 
     preset = tiny(backbone)
     arguments = {"act_layer": act_layer} if act_layer else {}
@@ -144,7 +144,7 @@ def network(backbone: str, *, act_layer: str = "", heads: str = "attention") -> 
             bias_K.sub_(logits_BK.mean(0)).div_(logits_BK.std(0))
     page = checkpoint.Checkpoint(
         slug="cap",
-        category=CATEGORY,
+        categories=(CATEGORY,),
         preprocess=Preprocess(height=64, width=64, mean=preset.model.mean, std=preset.model.std),
         routes=None,
         preset=preset,

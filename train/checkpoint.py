@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runtime.bundle import Category, Preprocess, Routes, replace_file, sha256_of, slug_of
+from runtime.bundle import Attribute, Category, Preprocess, Routes, replace_file, sha256_of, slug_of
 from runtime.errors import UserError
 from train.config import Preset
 from train.metrics import Score
 
 if TYPE_CHECKING:
-    from train.model import FacetModel
+    from train.network import FacetModel
 
 VERSION = 1
 PAGE = "checkpoint.json"
@@ -28,7 +28,8 @@ class Checkpoint:
 
     version: int = VERSION
     slug: str
-    category: Category
+    categories: tuple[Category, ...]
+    """One, or several on one backbone, whose outputs are then named `<category>/<attribute>`."""
     preprocess: Preprocess
     routes: Routes | None
     preset: Preset
@@ -36,6 +37,16 @@ class Checkpoint:
     """On the validation split."""
     provenance: dict[str, str]
     weights_sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return ", ".join(category.name for category in self.categories)
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Every attribute, in the order of the model's logits."""
+        return tuple(attribute for category in self.categories for attribute in category.attributes)
 
 
 class _VersionOnly(msgspec.Struct):
@@ -100,7 +111,7 @@ def load(folder: Path) -> tuple[FacetModel, Checkpoint]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from train import model as network
+    from train import network
 
     page = read(folder)
     path = folder / WEIGHTS
@@ -110,7 +121,7 @@ def load(folder: Path) -> tuple[FacetModel, Checkpoint]:
         state = load_file(path)
     except (OSError, SafetensorError) as err:
         raise UserError(f"cannot read {path}: {err}") from None
-    classes = [len(attribute.classes) for attribute in page.category.attributes]
+    classes = [len(attribute.classes) for attribute in page.attributes]
     model = network.create(page.preset.model, classes, "none")
     network.require_equal_keys(model.state_dict(), state, path)
     model.load_state_dict(state)

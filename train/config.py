@@ -126,7 +126,7 @@ PRESETS = {
         weights="hub",
     ),
     # What two CPU cores train in minutes, from the weights that ship with the project.
-    "demo": Preset(
+    "default": Preset(
         model=ModelConfig(
             backbone="mobilenetv2_100",
             # The shipped weights come from TensorFlow, which pads by its own rule.

@@ -32,9 +32,9 @@ LONGEST_NAME = 255
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One category's rows."""
+    """The rows of one category, or of several that share a backbone."""
 
-    category: Category
+    categories: tuple[Category, ...]
     routes: Routes | None
     paths: tuple[Path, ...]
     labels_NL: np.ndarray
@@ -43,6 +43,16 @@ class Table:
     """`train`, `val` or `test`, one a row."""
     absent: tuple[Path, ...]
     """Photos that train.csv names and that are not there; their rows are left out."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return ", ".join(category.name for category in self.categories)
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Every attribute, in the order of the labels' columns."""
+        return tuple(attribute for category in self.categories for attribute in category.attributes)
 
     def rows(self, split: str) -> np.ndarray:
         """Indices of the rows of a split that have any label."""
@@ -53,7 +63,7 @@ class Table:
         labels_NL = self.labels_NL[self.rows("train")]
         return [
             int(np.bincount(column[column != MISSING], minlength=len(attribute.classes)).argmax())
-            for attribute, column in zip(self.category.attributes, labels_NL.T, strict=True)
+            for attribute, column in zip(self.attributes, labels_NL.T, strict=True)
         ]
 
 
@@ -118,7 +128,7 @@ def _table(
     )
     splits = _splits(source, rows, seed)
     table = Table(
-        category=category,
+        categories=(category,),
         routes=_routes(name, category, attributes),
         paths=tuple(path for path, found in zip(paths, there, strict=True) if found),
         labels_NL=labels_NL[there],

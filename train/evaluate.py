@@ -102,7 +102,7 @@ def score(
                         parts.append(answer(np.stack(pixels)))
                     advance(len(rows[start : start + BATCH]))
             probabilities = [np.concatenate([part[a.output] for part in parts]) for a in category.attributes]
-            found = metrics.scores(category, probabilities, table.labels_NL[kept], table.commonest())
+            found = metrics.scores([category], probabilities, table.labels_NL[kept], table.commonest())
             yield category, found, sorted([*table.absent, *unreadable])
 
 
@@ -115,7 +115,7 @@ def _opened(folder: Path) -> Iterator[tuple[Sequence[Category], Preprocess, dict
             yield held.categories, held.preprocess, held.provenance, predictor.probabilities
     elif (folder / checkpoint.PAGE).is_file():
         page, answer = _network(folder)
-        yield [page.category], page.preprocess, page.provenance, answer
+        yield page.categories, page.preprocess, page.provenance, answer
     else:
         raise UserError(
             f"neither {bundle.PAGE} nor {checkpoint.PAGE} in {folder}\n"
@@ -126,10 +126,10 @@ def _opened(folder: Path) -> Iterator[tuple[Sequence[Category], Preprocess, dict
 def _network(folder: Path) -> tuple[checkpoint.Checkpoint, Answer]:
     import torch
 
-    from train.model import normalise
+    from train.network import normalise
 
     model, page = checkpoint.load(folder)
-    names = [attribute.output for attribute in page.category.attributes]
+    names = [attribute.output for attribute in page.attributes]
 
     def answer(images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():

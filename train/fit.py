@@ -1,6 +1,6 @@
 """Command: train a model for each category of a data folder, in two phases.
 
-python -m train.fit --data examples/clothing --preset demo
+python -m train.fit --data examples/clothing
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from train.config import PRESETS, Preset, preset
 if TYPE_CHECKING:
     from train.data import Table
     from train.metrics import Score
-    from train.model import FacetModel
+    from train.network import FacetModel
     from train.phases import Run
 
 
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds train.csv and train_images/")
     parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="default: every one")
-    parser.add_argument("--preset", choices=list(PRESETS), default="demo", help="default: %(default)s")
+    parser.add_argument("--preset", choices=list(PRESETS), default="default", help="default: %(default)s")
     parser.add_argument("--weights", metavar="hub|none|FILE", help="where the backbone starts (default: the preset's)")
     parser.add_argument("--phase", type=int, choices=[1, 2], help="run one phase alone (default: both)")
     parser.add_argument("--epochs", type=positive, metavar="N", help="of phase 1 (default: the preset's)")
@@ -58,7 +58,7 @@ def fit(args: argparse.Namespace) -> int:
         chosen = replace(chosen, phase1=replace(chosen.phase1, epochs=args.epochs))
     tables = data.read(args.data, names=args.category, seed=args.seed)
     for table in tables:
-        checkpoint.check_writable(args.out / slug_of(table.category.name))
+        checkpoint.check_writable(args.out / slug_of(table.name))
     lost = 0
     for table in tables:
         lost += train_category(table, chosen, args)
@@ -71,7 +71,7 @@ def train_category(table: Table, chosen: Preset, args: argparse.Namespace) -> in
 
     from train import metrics, phases
 
-    name = table.category.name
+    name = table.name
     folder = args.out / slug_of(name)
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -101,17 +101,17 @@ def train_category(table: Table, chosen: Preset, args: argparse.Namespace) -> in
 
 
 def _start(table: Table, chosen: Preset, folder: Path, phase: int | None) -> FacetModel:
-    from train import checkpoint, model
+    from train import checkpoint, network
 
     if phase != 2:
-        classes = [len(attribute.classes) for attribute in table.category.attributes]
-        return model.create(chosen.model, classes, chosen.weights)
-    network, page = checkpoint.load(folder)
-    if page.category != table.category:
+        classes = [len(attribute.classes) for attribute in table.attributes]
+        return network.create(chosen.model, classes, chosen.weights)
+    model, page = checkpoint.load(folder)
+    if page.categories != table.categories:
         raise UserError(f"the checkpoint in {folder} was trained on another taxonomy\ntrain it anew without --phase 2")
     if page.preset.model != chosen.model:
         raise UserError(f"the checkpoint in {folder} is another model\nname its preset with: --preset")
-    return network
+    return model
 
 
 def _save(run: Run, found: list[Score], folder: Path, args: argparse.Namespace) -> None:
@@ -119,7 +119,7 @@ def _save(run: Run, found: list[Score], folder: Path, args: argparse.Namespace) 
 
     page = checkpoint.Checkpoint(
         slug=folder.name,
-        category=run.table.category,
+        categories=run.table.categories,
         preprocess=run.spec,
         routes=run.table.routes,
         preset=run.preset,

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ COLUMNS = ("attribute", "loss", "accuracy", "weighted F1", "micro F1", "macro F1
 class Score:
     """One attribute's figures on labelled rows; F1 as scikit-learn counts it, over the classes that occur."""
 
+    category: str
     attribute: str
     loss: float
     accuracy: float
@@ -36,31 +37,40 @@ class Score:
 
 
 def scores(
-    category: Category, probabilities: Sequence[np.ndarray], labels_NL: np.ndarray, commonest: Sequence[int]
+    categories: Sequence[Category], probabilities: Sequence[np.ndarray], labels_NL: np.ndarray, commonest: Sequence[int]
 ) -> list[Score]:
     """A score for each attribute that has a label at all; `probabilities` are [N, K], one array an attribute."""
+    attributes = [(category.name, attribute) for category in categories for attribute in category.attributes]
     return [
-        _score(attribute, probabilities_NK[labels_N != MISSING], labels_N[labels_N != MISSING], common)
-        for attribute, probabilities_NK, labels_N, common in zip(
-            category.attributes, probabilities, labels_NL.T, commonest, strict=True
+        _score(name, attribute, probabilities_NK[labels_N != MISSING], labels_N[labels_N != MISSING], common)
+        for (name, attribute), probabilities_NK, labels_N, common in zip(
+            attributes, probabilities, labels_NL.T, commonest, strict=True
         )
         if (labels_N != MISSING).any()
     ]
 
 
 def mean_hm(found: Sequence[Score]) -> float:
-    """The category's score: the mean HM of its attributes, 0-1."""
-    return sum(score.hm for score in found) / len(found) if found else 0.0
+    """The challenge's score, 0-1: the mean HM of each category's attributes, averaged over the categories."""
+    return _mean_over_categories(found, lambda score: score.hm)
 
 
 def mean_baseline_hm(found: Sequence[Score]) -> float:
-    """The mean HM of always answering the commonest class, 0-1."""
-    return sum(score.baseline_hm for score in found) / len(found) if found else 0.0
+    """The same for always answering the commonest class, 0-1."""
+    return _mean_over_categories(found, lambda score: score.baseline_hm)
 
 
 def table(found: Sequence[Score]) -> list[list[str]]:
     """The scores as rows of text under COLUMNS, the average last."""
-    rows = [[score.attribute, *(f"{value:.3f}" for value in _values(score)), str(score.labels)] for score in found]
+    several = len({score.category for score in found}) > 1
+    rows = [
+        [
+            f"{score.category} {score.attribute}" if several else score.attribute,
+            *(f"{value:.3f}" for value in _values(score)),
+            str(score.labels),
+        ]
+        for score in found
+    ]
     averages = [sum(column) / len(found) for column in zip(*map(_values, found), strict=True)]
     return [*rows, ["average", *(f"{value:.3f}" for value in averages), str(sum(score.labels for score in found))]]
 
@@ -74,13 +84,24 @@ def hm_of(truth_N: np.ndarray, answers_N: np.ndarray) -> float:
     return float(2 * micro * macro / (micro + macro)) if micro + macro else 0.0
 
 
-def _score(attribute: Attribute, probabilities_NK: np.ndarray, labels_N: np.ndarray, common: int) -> Score:
+def _mean_over_categories(found: Sequence[Score], value: Callable[[Score], float]) -> float:
+    parts: dict[str, list[float]] = {}
+    for score in found:
+        parts.setdefault(score.category, []).append(value(score))
+    means = [sum(part) / len(part) for part in parts.values()]
+    return sum(means) / len(means) if means else 0.0
+
+
+def _score(
+    category: str, attribute: Attribute, probabilities_NK: np.ndarray, labels_N: np.ndarray, common: int
+) -> Score:
     import numpy as np
     from sklearn.metrics import f1_score
 
     answers_N = np.array([index for index, _ in decide(probabilities_NK, attribute.offsets)])
     likelihood_N = probabilities_NK[np.arange(len(labels_N)), labels_N]
     return Score(
+        category=category,
         attribute=attribute.name,
         loss=float(-np.log(np.maximum(likelihood_N, 1e-12)).mean()),
         accuracy=float((answers_N == labels_N).mean()),

@@ -21,7 +21,7 @@ from train.config import PhaseConfig, Preset
 from train.data import Table
 from train.losses import masked_cross_entropy, mmd
 from train.metrics import Score
-from train.model import FacetModel, normalise
+from train.network import FacetModel, normalise
 from train.photos import Batch, Item, Photos, batches, in_order
 
 # Photos from which BatchNorm takes its statistics, and those validated at once.
@@ -124,7 +124,7 @@ def phase2(run: Run) -> list[Score]:
     """Train the heads on the frozen backbone; each is left with the best of its own epochs, the start included."""
     phase = run.preset.phase2
     heads = run.model.heads
-    names = [attribute.name for attribute in run.table.category.attributes]
+    names = [attribute.name for attribute in run.table.attributes]
 
     def copies() -> dict[str, tuple[Score, list[Tensor]]]:
         return {
@@ -168,7 +168,7 @@ def evaluate(run: Run, model: FacetModel) -> list[Score]:
             answers.append([logits_BK.float().softmax(1).cpu().numpy() for logits_BK in logits])
             labels.append(batch.labels_BL.numpy())
     probabilities = [np.concatenate(parts) for parts in zip(*answers, strict=True)]
-    return metrics.scores(run.table.category, probabilities, np.concatenate(labels), run.table.commonest())
+    return metrics.scores(run.table.categories, probabilities, np.concatenate(labels), run.table.commonest())
 
 
 class _Best:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from runtime.errors import UserError
 from tests.train_parts import TINY
-from train import model as network
+from train import network
 from train.config import PRESETS, ModelConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,10 +72,10 @@ def test_making_a_model_leaves_it_in_train_mode() -> None:
 # Weights
 
 
-def test_the_weights_that_ship_fit_the_demo_preset_exactly() -> None:
+def test_the_weights_that_ship_fit_the_default_preset_exactly() -> None:
     # In train/config.py the path is relative to the project.
-    path = ROOT / PRESETS["demo"].weights
-    made = network.create(PRESETS["demo"].model, [2], str(path))
+    path = ROOT / PRESETS["default"].weights
+    made = network.create(PRESETS["default"].model, [2], str(path))
     found = load_file(path)
     state = made.backbone.state_dict()
     assert found.keys() >= state.keys()
