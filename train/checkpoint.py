@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import msgspec
 from runtime.bundle import Attribute, Category, Preprocess, Routes, replace_file, sha256_of, slug_of
 from runtime.errors import UserError
 from train.config import Preset
+from train.curves import Epoch
 from train.metrics import Score
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Checkpoint:
     preset: Preset
     metrics: tuple[Score, ...]
     """On the validation split."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    """By output: what the logits are divided by, so that probabilities are calibrated; 1 where there is none."""
+    history: tuple[Epoch, ...] = ()
     provenance: dict[str, str]
     weights_sha256: str = ""
 
