@@ -20,6 +20,8 @@ from runtime.errors import UserError
 
 SCHEMA = 1
 PAGE = "bundle.json"
+# A router made of the data's own Category column: the category it is kept as, and its one attribute.
+ROUTER, ROUTED_BY = "Router", "Category"
 State = Literal["passed", "refused", "unrun"]
 
 
@@ -48,6 +50,10 @@ class Category(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     name: str
     attributes: tuple[Attribute, ...]
+
+    def called(self, name: str) -> bool:
+        """Whether this is its name or its slug."""
+        return name in (self.name, slug_of(self.name))
 
 
 class Routes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +115,23 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     digest: str = ""
     """SHA-256 of this page encoded with an empty digest."""
 
+    @property
+    def router(self) -> Category | None:
+        """The category whose answer leads to the others, where the bundle is a router."""
+        if self.routes is None:
+            return None
+        names = ((category, {attribute.name for attribute in category.attributes}) for category in self.categories)
+        return next((category for category, held in names if self.routes.attribute in held), None)
+
+    @property
+    def products(self) -> tuple[Category, ...]:
+        """The categories that a photo can be of: all but a router that only tells the others apart."""
+        return tuple(category for category in self.categories if not self._tells_apart(category))
+
+    def _tells_apart(self, category: Category) -> bool:
+        names = [attribute.name for attribute in category.attributes]
+        return category is self.router and (category.name, names) == (ROUTER, [ROUTED_BY])
+
 
 class _SchemaOnly(msgspec.Struct):
     schema: int
@@ -168,6 +191,10 @@ def load(folder: Path) -> Bundle:
         raise UserError(f"{page} was changed after it was built: its digest differs\n{_rebuild(folder)}")
     if bundle.slug != slug_of(bundle.slug):
         raise UserError(f"{page} has a slug that is no folder name: {bundle.slug!r}\n{_rebuild(folder)}")
+    if bundle.routes and not bundle.router:
+        raise UserError(
+            f"{page} routes by {bundle.routes.attribute!r}, which is no attribute of its\n{_rebuild(folder)}"
+        )
     for name in _files(bundle):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{page} names a file outside the bundle: {name!r}\n{_rebuild(folder)}")

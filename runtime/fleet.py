@@ -1,17 +1,20 @@
 """The bundles of one run, and which of them answers for which photo."""
 
+# B batch, K classes
+
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.bundle import Bundle, Preprocess, load, slug_of
+from runtime.bundle import Bundle, Category, Preprocess, load
 from runtime.errors import UserError
-from runtime.predictor import Answer, Predictor
+from runtime.predictor import Answer, Predictor, labelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +28,8 @@ class Row:
     """What one photo gave."""
 
     image: Path
+    id: str = ""
+    """The photo's id in the listing that names it; empty where there is none."""
     category: str = ""
     category_confidence: float | None = None
     routed_from: str = ""
@@ -32,75 +37,106 @@ class Row:
     error: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
 
+    def fail(self, reason: str) -> None:
+        """The photo cannot be read."""
+        self.status, self.error = "error", reason
+
+    def skip(self) -> None:
+        """Nobody answers for the photo's category."""
+        self.status = "skipped"
+        self.error = f"no bundle serves category {self.category!r}" if self.category else "no category is given"
+
+
+class Served(NamedTuple):
+    """A category, and the predictor that answers for it."""
+
+    predictor: Predictor
+    category: Category
+
 
 class Fleet:
-    """One bundle that sees every photo and, where it is a router, the specialists that it sends them on to."""
+    """A router, or a category for all, or rows that bring their own; and for each category who answers for it.
 
-    def __init__(self, first: Predictor, category: str, specialists: Mapping[str, Predictor]) -> None:
-        self._first = first
+    Categories that share a bundle share its predictor, and no predictor sees a photo twice.
+    """
+
+    def __init__(self, served: Mapping[str, Served], *, router: Served | None = None, category: str = "") -> None:
+        self._served = served
+        self._router = router
         self._category = category
-        self._specialists = specialists
-        self._stack = ExitStack()
+        self._held = ExitStack()
 
     @classmethod
     def open(cls, folders: Iterable[Path], *, category: str | None, engine: str, precision: str | None) -> Fleet:
         """The fleet over these bundles: the one of `category`, else the router and all it can reach."""
         pages = {folder: load(folder) for folder in folders}
+        predictor = _opener(engine, precision)
+        first = _router(pages) if category is None else None
+        if first is not None:
+            return cls._routed(pages, first, predictor)
+        found = _find(pages, _names(pages)[0] if category is None else category)
+        if found is None:
+            raise _unserved(pages, f"category {category!r}", build=repr(category))
+        folder, served = found
+        return cls({served.name: Served(predictor(folder), served)}, category=served.name)
 
-        def predictor(folder: Path) -> Predictor:
-            return Predictor.open(folder, engine=engine, precision=precision)
-
-        if category is not None:
-            folder, name = _serving(pages, category)
-            return cls(predictor(folder), name, {})
-        routers = [folder for folder, page in pages.items() if page.routes]
-        first = next(iter(routers or pages))
-        names = [served.name for page in pages.values() for served in page.categories]
-        if len(routers) > 1 or (not routers and len(names) > 1):
-            raise UserError(
-                f"{len(routers)} routers among {len(pages)} bundles, so the category must be given\n"
-                f"add: --category NAME, one of: {', '.join(names)}"
-            )
-        routes = pages[first].routes
-        reached = set(routes.to.values()) if routes else set()
-        specialists = {
-            served.name: folder
-            for folder, page in pages.items()
-            for served in page.categories
-            if served.name in reached and folder != first
+    @classmethod
+    def listed(cls, folders: Iterable[Path], categories: Iterable[str], *, engine: str, precision: str | None) -> Fleet:
+        """The fleet for rows that bring their category, one of `categories`; what no bundle serves is skipped."""
+        pages = {folder: load(folder) for folder in folders}
+        predictor = _opener(engine, precision)
+        asked = list(dict.fromkeys(categories))
+        served = {
+            name: Served(predictor(found[0]), found[1]) for name in asked if (found := _find(pages, name)) is not None
         }
-        opened = {folder: predictor(folder) for folder in dict.fromkeys(specialists.values())}
-        return cls(
-            predictor(first),
-            pages[first].categories[0].name,
-            {name: opened[folder] for name, folder in specialists.items()},
-        )
+        if not served:
+            raise _unserved(pages, f"any of the {len(asked)} categories listed, {asked[0]!r} the first")
+        return cls(served)
+
+    @classmethod
+    def _routed(cls, pages: Mapping[Path, Bundle], first: Path, predictor: Callable[[Path], Predictor]) -> Fleet:
+        router = pages[first].router
+        assert router is not None
+        reached = set(_leads(pages[first]).values()) - {router.name}
+        served: dict[str, Served] = {}
+        # The router's own bundle comes first: what it serves itself costs no second pass.
+        for folder in dict.fromkeys([first, *pages]):
+            for category in pages[folder].products:
+                if category.name in reached and category.name not in served:
+                    served[category.name] = Served(predictor(folder), category)
+        return cls(served, router=Served(predictor(first), router))
 
     def __enter__(self) -> Self:
-        for predictor in self.predictors:
-            self._stack.enter_context(predictor)
+        with ExitStack() as held:
+            for predictor in self.predictors:
+                held.enter_context(predictor)
+            self._held = held.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._held.close()
 
     @property
     def predictors(self) -> list[Predictor]:
-        """Every predictor of the run, the first one first."""
-        return list(dict.fromkeys([self._first, *self._specialists.values()]))
+        """Every predictor of the run, the router's first."""
+        routers = [self._router] if self._router else []
+        return list(dict.fromkeys(served.predictor for served in [*routers, *self._served.values()]))
+
+    @property
+    def categories(self) -> dict[str, Category]:
+        """What a photo of the run can be, by the name that its row then has, the router's own category first."""
+        router = self._router
+        products = [router.category] if router and router.category in router.predictor.bundle.products else []
+        own = {category.name: category for category in products}
+        return own | {name: served.category for name, served in self._served.items()}
 
     @property
     def attributes(self) -> list[str]:
         """The name of every attribute of the run, each once."""
         return list(
-            dict.fromkeys(
-                attribute.name
-                for predictor in self.predictors
-                for category in predictor.bundle.categories
-                for attribute in category.attributes
-            )
+            dict.fromkeys(attribute.name for category in self.categories.values() for attribute in category.attributes)
         )
 
     @property
@@ -109,42 +145,91 @@ class Fleet:
         return list(dict.fromkeys(predictor.bundle.preprocess for predictor in self.predictors))
 
     def fill(self, rows: list[Row], photos: list[Fitted]) -> None:
-        """Answer the rows of one batch, in place: the first bundle for all, each specialist for its own."""
+        """Answer the rows of one batch, in place: each by its own category, which a router tells or the row brings."""
         if not rows:
             return
-        for row, answers in zip(rows, _answers(self._first, photos), strict=True):
-            row.category, row.answers = self._category, answers
-        routes = self._first.bundle.routes
-        if routes is None:
-            return
-        members: dict[str, list[int]] = {}
+        routed: Mapping[str, np.ndarray] = {}
+        if self._router:
+            routed = _outputs(self._router.predictor, photos)
+            self._route(rows, routed, self._router)
+        members: dict[Predictor, dict[str, list[int]]] = {}
         for index, row in enumerate(rows):
-            category = routes.to.get(row.answers[routes.attribute].label)
-            if category is not None and category in self._specialists:
-                members.setdefault(category, []).append(index)
-        for category, indices in members.items():
-            answers_of = _answers(self._specialists[category], [photos[index] for index in indices])
-            for index, answers in zip(indices, answers_of, strict=True):
-                row = rows[index]
-                row.category, row.routed_from = category, self._category
-                row.category_confidence = row.answers[routes.attribute].confidence
-                row.answers = {**row.answers, **answers}
+            row.category = row.category or self._category
+            if served := self._served.get(row.category):
+                members.setdefault(served.predictor, {}).setdefault(row.category, []).append(index)
+            elif not row.answers:
+                row.skip()
+        for predictor, categories in members.items():
+            outputs, seen = routed, list(range(len(rows)))
+            if self._router is None or predictor is not self._router.predictor:
+                seen = [index for indices in categories.values() for index in indices]
+                outputs = _outputs(predictor, [photos[index] for index in seen])
+            slots = {index: slot for slot, index in enumerate(seen)}
+            for name, indices in categories.items():
+                found = labelled(self._served[name].category, outputs, [slots[index] for index in indices])
+                for index, answers in zip(indices, found, strict=True):
+                    rows[index].answers |= answers
+
+    def _route(self, rows: list[Row], outputs: Mapping[str, np.ndarray], router: Served) -> None:
+        """Give each row its category; with a router that is a category itself, also that category's answers."""
+        page = router.predictor.bundle
+        assert page.routes is not None
+        leads, also_a_product = _leads(page), router.category in page.products
+        for row, answers in zip(rows, labelled(router.category, outputs), strict=True):
+            label, confidence = answers[page.routes.attribute]
+            category = leads.get(label, "")
+            if also_a_product:
+                row.category, row.answers = router.category.name, answers
+                if category not in self._served:
+                    continue
+            row.category, row.category_confidence = category, confidence
+            row.routed_from = router.category.name
 
 
-def _answers(predictor: Predictor, photos: list[Fitted]) -> list[dict[str, Answer]]:
+def _opener(engine: str, precision: str | None) -> Callable[[Path], Predictor]:
+    """What opens a bundle, each once."""
+    return cache(lambda folder: Predictor.open(folder, engine=engine, precision=precision))
+
+
+def _outputs(predictor: Predictor, photos: list[Fitted]) -> dict[str, np.ndarray]:
     import numpy as np
 
     spec = predictor.bundle.preprocess
-    return predictor.answers(np.stack([photo[spec] for photo in photos]))
+    return predictor.probabilities(np.stack([photo[spec] for photo in photos]))
 
 
-def _serving(pages: Mapping[Path, Bundle], category: str) -> tuple[Path, str]:
-    for folder, page in pages.items():
-        for served in page.categories:
-            if category in (served.name, slug_of(served.name)):
-                return folder, served.name
-    have = ", ".join(served.name for page in pages.values() for served in page.categories)
-    raise UserError(
-        f"no bundle serves category {category!r}; have: {have}\n"
-        f"build it with: python -m export.build --category {category!r}"
-    )
+def _router(pages: Mapping[Path, Bundle]) -> Path | None:
+    """The bundle that sees every photo first, or None where there is one category alone; UserError if it is unclear."""
+    routers = [folder for folder, page in pages.items() if page.router]
+    # A router that only tells categories apart comes before a category that also leads to others.
+    first = [folder for folder in routers if pages[folder].router not in pages[folder].products] or routers
+    names = _names(pages)
+    if len(first) > 1 or (not first and len(names) != 1):
+        raise UserError(
+            f"{len(first)} routers among {len(pages)} bundles, of {len(names)} categories: which one must be given\n"
+            f"add: --category NAME, one of: {', '.join(names)}"
+        )
+    return first[0] if first else None
+
+
+def _leads(page: Bundle) -> dict[str, str]:
+    """Class of the router -> category; the classes of a router that only tells categories apart are their names."""
+    router, routes = page.router, page.routes
+    assert router and routes
+    named = {} if router in page.products else {label: label for label in router.attributes[0].classes}
+    return named | routes.to
+
+
+def _find(pages: Mapping[Path, Bundle], name: str) -> tuple[Path, Category] | None:
+    """The bundle that serves the category of this name or slug, and the category."""
+    served = ((folder, category) for folder, page in pages.items() for category in page.products)
+    return next(((folder, category) for folder, category in served if category.called(name)), None)
+
+
+def _names(pages: Mapping[Path, Bundle]) -> list[str]:
+    return [category.name for page in pages.values() for category in page.products]
+
+
+def _unserved(pages: Mapping[Path, Bundle], what: str, *, build: str = "NAME") -> UserError:
+    have = ", ".join(_names(pages)) or "none"
+    return UserError(f"no bundle serves {what}; have: {have}\nbuild it with: python -m export.build --category {build}")

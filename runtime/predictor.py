@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import images
-from runtime.bundle import Artifact, Bundle, Verdict, checked_file, load
+from runtime.bundle import Artifact, Bundle, Category, Verdict, checked_file, load
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.errors import UserError
 
@@ -83,32 +83,53 @@ class Predictor:
     ) -> None:
         self._stack.close()
 
-    def __call__(self, photos: Iterable[Path | str | np.ndarray]) -> list[dict[str, Answer]]:
+    def __call__(
+        self, photos: Iterable[Path | str | np.ndarray], category: str | None = None
+    ) -> list[dict[str, Answer]]:
         """Each photo's attributes, by name; a path is decoded, an array is uint8 RGB [H, W, 3].
 
         Raises PhotoError for a photo that cannot be read. All photos go through as one batch.
+
+        Args:
+            category: which of the bundle's categories the photos are of, by name or slug, where it serves several.
         """
         import numpy as np
 
+        asked = self._asked(category)
         decoded = (_checked(photo) if isinstance(photo, np.ndarray) else images.decode(Path(photo)) for photo in photos)
         fitted = [images.fit(image, self.bundle.preprocess) for image in decoded]
-        return self.answers(np.stack(fitted)) if fitted else []
+        return labelled(asked, self.probabilities(np.stack(fitted))) if fitted else []
 
     def probabilities(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         """By output name, float32 [B, K], for uint8 RGB images of the bundle's size."""
         return self._engine.infer(images_BHWC)
 
-    def answers(self, images_BHWC: np.ndarray) -> list[dict[str, Answer]]:
-        """Each image's attributes, by name, over every category that the bundle serves."""
-        outputs = self.probabilities(images_BHWC)
-        rows: list[dict[str, Answer]] = [{} for _ in range(len(images_BHWC))]
-        for category in self.bundle.categories:
-            for attribute in category.attributes:
-                for row, (index, confidence) in zip(
-                    rows, decide(outputs[attribute.output], attribute.offsets), strict=True
-                ):
-                    row[attribute.name] = Answer(attribute.classes[index], confidence)
-        return rows
+    def answers(self, images_BHWC: np.ndarray, category: str | None = None) -> list[dict[str, Answer]]:
+        """Each image's attributes, by name, of one category, given by name or slug where the bundle serves several."""
+        return labelled(self._asked(category), self.probabilities(images_BHWC))
+
+    def _asked(self, category: str | None) -> Category:
+        held = self.bundle.categories
+        found = [one for one in held if category is None or one.called(category)]
+        if len(found) == 1:
+            return found[0]
+        wrong = "serves several categories" if category is None else f"serves no category {category!r}"
+        raise UserError(
+            f"bundle {self.bundle.slug!r} {wrong}\ngive category=NAME, one of: {', '.join(one.name for one in held)}"
+        )
+
+
+def labelled(
+    category: Category, outputs: Mapping[str, np.ndarray], rows: Sequence[int] | None = None
+) -> list[dict[str, Answer]]:
+    """The category's attributes, by name, for each row of a graph's outputs [B, K], or for these rows alone."""
+    columns = []
+    for attribute in category.attributes:
+        probabilities_BK = outputs[attribute.output]
+        chosen = decide(probabilities_BK if rows is None else probabilities_BK[rows], attribute.offsets)
+        columns.append([Answer(attribute.classes[index], confidence) for index, confidence in chosen])
+    names = [attribute.name for attribute in category.attributes]
+    return [dict(zip(names, answers, strict=True)) for answers in zip(*columns, strict=True)]
 
 
 def decide(probabilities_BK: np.ndarray, offsets: tuple[float, ...] = ()) -> list[tuple[int, float]]:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from runtime import bundle
-from runtime.bundle import Bundle, GoldenPhoto
+from runtime.bundle import Bundle, GoldenPhoto, Routes
 from runtime.errors import UserError
 
 REBUILD = r"[\s\S]*\nrebuild it with: python -m export\.build --out \S+$"
@@ -152,6 +152,33 @@ def test_a_page_that_names_a_file_outside_its_folder_is_refused(folder: Path, na
         escaping = msgspec.structs.replace(page, golden=msgspec.structs.replace(page.golden, photos=(photo,)))
     bundle.save(folder, escaping)
     with pytest.raises(UserError, match=rf"names a file outside the bundle: '{re.escape(name)}'" + REBUILD):
+        bundle.load(folder)
+
+
+def test_a_router_is_a_product_too_unless_it_only_tells_the_others_apart(fleet_root: Path, joint_folder: Path) -> None:
+    garment, shirt, joint = (
+        bundle.load(folder) for folder in (fleet_root / "garment", fleet_root / "shirt", joint_folder)
+    )
+    assert (garment.router, shirt.router, joint.router) == (garment.categories[0], None, joint.categories[0])
+    assert [[product.name for product in page.products] for page in (garment, shirt, joint)] == [
+        ["Garment"],
+        ["Shirt"],
+        ["Boot", "T-Shirt"],
+    ]
+
+
+def test_a_category_called_router_that_routes_nothing_is_a_product(
+    make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    page = bundle.load(make_bundle(tmp_path, "Router", {"Category": {"home": "R", "office": "B"}}))
+    assert page.router is None
+    assert page.products == page.categories
+
+
+def test_a_page_that_routes_by_an_attribute_it_does_not_have_is_refused(folder: Path) -> None:
+    routes = Routes(attribute="kind", to={"Shirt": "Shirt"})
+    bundle.save(folder, msgspec.structs.replace(bundle.load(folder), routes=routes))
+    with pytest.raises(UserError, match=r"routes by 'kind', which is no attribute of its" + REBUILD):
         bundle.load(folder)
 
 

@@ -145,6 +145,66 @@ def test_a_changed_graph_is_refused_before_any_engine_sees_it(bundle_folder: Pat
         Predictor.open(folder)
 
 
+@pytest.mark.parametrize("category", ["T-Shirt", "t-shirt"])
+def test_of_a_joint_bundle_the_category_asked_for_answers_alone(
+    joint_folder: Path, make_photo: Callable[..., Path], tmp_path: Path, category: str, cpu_engine: str
+) -> None:
+    photos = [make_photo(tmp_path / f"{colour}.png", colour) for colour in RIGHT]
+    with Predictor.open(joint_folder, engine=cpu_engine) as predictor:
+        rows = predictor(photos, category)
+        assert predictor.answers(np.stack([images.decode(photo)[:16, :16] for photo in photos]), category) == rows
+        boots = predictor(photos, category="Boot")
+    assert [list(row) for row in rows] == [["neck", "colour"]] * 3
+    assert [row["colour"].label for row in rows] == list(RIGHT)
+    # Both have a colour, with classes of their own.
+    assert [list(row) for row in boots] == [["colour", "sole"]] * 3
+    assert (boots[0]["colour"].label, boots[2]["colour"].label) == ("oxblood", "navy")
+
+
+@pytest.mark.parametrize(
+    ("category", "wrong"), [(None, "serves several categories"), ("Saree", "serves no category 'Saree'")]
+)
+def test_of_a_joint_bundle_a_category_that_is_unclear_is_answered_with_those_it_has(
+    joint_folder: Path, category: str | None, wrong: str
+) -> None:
+    asked = rf"^bundle 'everything' {wrong}\ngive category=NAME, one of: Router, Boot, T-Shirt$"
+    with Predictor.open(joint_folder) as predictor:
+        with pytest.raises(UserError, match=asked):
+            predictor([], category)
+        with pytest.raises(UserError, match=asked):
+            predictor.answers(np.zeros((1, 16, 16, 3), np.uint8), category)
+
+
+def test_a_bundle_s_only_category_may_be_asked_for_and_no_other(bundle_folder: Path) -> None:
+    image_HWC = np.full((16, 16, 3), (0, 0, 200), np.uint8)
+    with Predictor.open(bundle_folder) as predictor:
+        assert predictor([image_HWC], "shirt") == predictor([image_HWC])
+        with pytest.raises(UserError, match=r"'shirt' serves no category 'Boot'\n.* one of: Shirt$"):
+            predictor([image_HWC], "Boot")
+
+
+def test_of_a_joint_bundle_offsets_move_the_choice_of_their_own_category_alone(
+    make_joint: Callable[..., Path], tmp_path: Path
+) -> None:
+    colours = {"colour": {"blue": "B", "red": "R"}}
+    offsets = {"Sock/colour": (0.0, 0.1)}
+    folder = make_joint(tmp_path / "both", {"Shoe": colours, "Sock": colours}, offsets=offsets)
+    grey_HWC = np.full((16, 16, 3), (90, 90, 90), np.uint8)
+    with Predictor.open(folder) as predictor:
+        found = {name: predictor([grey_HWC], name)[0]["colour"] for name in ("Shoe", "Sock")}
+    assert {name: answer.label for name, answer in found.items()} == {"Shoe": "blue", "Sock": "red"}
+
+
+def test_outputs_are_found_by_names_with_spaces_and_slashes_on_every_engine(
+    make_joint: Callable[..., Path], tmp_path: Path, cpu_engine: str
+) -> None:
+    colours = {"print or pattern/type": {"blue": "B", "red": "R"}}
+    folder = make_joint(tmp_path / "both", {"Women Tops & Tunics": colours, "Men Tshirts": colours})
+    with Predictor.open(folder, engine=cpu_engine) as predictor:
+        (row,) = predictor([np.full((16, 16, 3), (200, 0, 0), np.uint8)], "women-tops-tunics")
+    assert row["print or pattern/type"].label == "red"
+
+
 def with_artifacts(page: Bundle, *artifacts: tuple[str, Sequence[Verdict]]) -> Bundle:
     """The page with these artifacts, each a precision and its verdicts."""
     return msgspec.structs.replace(
