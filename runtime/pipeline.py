@@ -22,13 +22,21 @@ AHEAD = 2
 
 def rows(photos: Iterable[Path], fleet: Fleet, *, batch: int, workers: int) -> Iterator[Row]:
     """A row for each photo, in order, while the next batches are decoded by `workers` threads."""
-    remaining = iter(photos)
+    return answered((Row(image=path) for path in photos), fleet, batch=batch, workers=workers)
+
+
+def answered(unanswered: Iterable[Row], fleet: Fleet, *, batch: int, workers: int) -> Iterator[Row]:
+    """The same rows, in order, each answered; one that is settled already, by its status, keeps its place."""
+    remaining = iter(unanswered)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    under_way: deque[list[tuple[Path, Future[Fitted]]]] = deque()
+    under_way: deque[list[tuple[Row, Future[Fitted] | None]]] = deque()
+    specs = fleet.specs
     try:
         while True:
             while len(under_way) <= AHEAD and (chunk := list(islice(remaining, batch))):
-                under_way.append([(path, pool.submit(_load, path, fleet.specs)) for path in chunk])
+                under_way.append(
+                    [(row, pool.submit(_load, row.image, specs) if row.status == "ok" else None) for row in chunk]
+                )
             if not under_way:
                 return
             yield from _answer(under_way.popleft(), fleet)
@@ -41,15 +49,17 @@ def _load(path: Path, specs: list[Preprocess]) -> Fitted:
     return {spec: images.fit(image_HWC, spec) for spec in specs}
 
 
-def _answer(chunk: list[tuple[Path, Future[Fitted]]], fleet: Fleet) -> list[Row]:
-    done, readable, photos = [], [], []
-    for path, future in chunk:
-        row = Row(image=path)
-        try:
+def _answer(chunk: list[tuple[Row, Future[Fitted] | None]], fleet: Fleet) -> list[Row]:
+    readable, photos = [], []
+    for row, future in chunk:
+        if future is None:
+            continue
+        # Not `result()` in a try: the error would hold this frame, and with it every pixel of the batch.
+        err = future.exception()
+        if isinstance(err, images.PhotoError):
+            row.fail(str(err))
+        else:
             photos.append(future.result())
             readable.append(row)
-        except images.PhotoError as err:
-            row.status, row.error = "error", str(err)
-        done.append(row)
     fleet.fill(readable, photos)
-    return done
+    return [row for row, _ in chunk]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from runtime import bundle
 from runtime.fleet import Fleet, Row
-from runtime.pipeline import AHEAD, rows
+from runtime.pipeline import AHEAD, answered, rows
 
 # Float32 sums over 256 pixels, in an order that may change with the batch, differ in the seventh digit.
 ROUNDING = 1e-6
@@ -33,6 +34,12 @@ def photos(make_photo: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     made[3].write_text("no photo")
     made[8].write_bytes(b"")
     return made
+
+
+class Named(Row):
+    """A row that a set can hold."""
+
+    __hash__ = object.__hash__
 
 
 def summary(found: Sequence[Row]) -> list[tuple[str, str, str, str, list[str]]]:
@@ -96,6 +103,41 @@ def test_photos_are_taken_as_rows_are_given_and_no_further_ahead_than_promised(
     assert isinstance(running, Generator)
     running.close()
     assert most == (AHEAD + 1) * batch
+
+
+def test_rows_settled_already_keep_their_place_unread_and_whatever_they_say(fleet: Fleet, photos: list[Path]) -> None:
+    def unanswered() -> Iterator[Row]:
+        for index, path in enumerate(photos[:3] * 4):
+            row = Row(image=path, id=str(index))
+            if index % 2:
+                row.fail("not there")
+            elif index % 3 == 0:
+                row.category = "Hat"
+                row.skip()
+            yield row
+
+    expected = {0: "skipped", 1: "error", 2: "ok", 3: "error", 4: "ok", 5: "error"}
+    for batch in (1, 2, 5, 64):
+        found = list(answered(unanswered(), fleet, batch=batch, workers=2))
+        assert [row.id for row in found] == [str(index) for index in range(12)]
+        assert [row.status for row in found] == [expected[index % 6] for index in range(12)]
+        assert [bool(row.answers) for row in found] == [row.status == "ok" for row in found]
+
+
+def test_no_more_rows_are_alive_than_are_under_way(fleet: Fleet, photos: list[Path]) -> None:
+    alive: weakref.WeakSet[Row] = weakref.WeakSet()
+
+    def unanswered() -> Iterator[Row]:
+        for path in itertools.islice(itertools.cycle(photos), 300):
+            row = Named(image=path)
+            alive.add(row)
+            yield row
+
+    most = 0
+    for _ in answered(unanswered(), fleet, batch=4, workers=2):
+        most = max(most, len(alive))
+    # Those ahead, those of the batch that is being given, and the last one given.
+    assert most <= (AHEAD + 2) * 4 + 1
 
 
 def test_leaving_early_ends_every_decode_worker(fleet: Fleet, photos: list[Path]) -> None:
