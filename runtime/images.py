@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +48,12 @@ class PhotoError(Exception):
     """A photo that cannot be read; the message is the reason, fit for a row of the table."""
 
 
-def find(inputs: Iterable[Path]) -> list[Path]:
-    """Every photo of the inputs, sorted, each once: folders are searched throughout, files taken as they are."""
+def find(inputs: Iterable[Path], *, names: Container[str] | None = None) -> list[Path]:
+    """Every photo of the inputs, sorted, each once: folders are searched throughout, files taken as they are.
+
+    Args:
+        names: the files wanted, whatever their suffix, from folders and among the files given; None takes every photo.
+    """
     found: set[Path] = set()
     for path in inputs:
         try:
@@ -59,18 +63,19 @@ def find(inputs: Iterable[Path]) -> list[Path]:
         if is_folder:
             inside = {
                 Path(folder, name)
-                for folder, _, names in os.walk(path)
-                for name in names
-                if Path(name).suffix.lower() in PHOTO_SUFFIXES
+                for folder, _, files in os.walk(path)
+                for name in files
+                if (Path(name).suffix.lower() in PHOTO_SUFFIXES if names is None else name in names)
             }
-            if not inside:
+            if not inside and names is None:
                 raise UserError(
                     f"no photos in {path}: looked for {' '.join(sorted(PHOTO_SUFFIXES))}\n"
                     "try the example with: python -m runtime.predict examples/photos/"
                 )
             found |= inside
         elif is_there:
-            found.add(path)
+            if names is None or path.name in names:
+                found.add(path)
         else:
             raise UserError(
                 f"no such file or folder: {path}\ntry the example with: python -m runtime.predict examples/photos/"

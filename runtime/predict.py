@@ -1,4 +1,4 @@
-"""Command: a folder of photos in, a table of attributes out.
+"""Command: photos in, a table of attributes out; or a listing and its photos in, the challenge's submission out.
 
 python -m runtime.predict examples/photos/
 """
@@ -8,19 +8,24 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime import bundle, images, table
+from runtime import bundle, challenge, images, listing, table
 from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
 from runtime.fleet import Fleet, Row
-from runtime.pipeline import rows
+from runtime.pipeline import answered
 from runtime.terminal import note, positive, progress
 
 # Photos a batch: on a CPU more adds latency and memory, not speed.
 BATCH = 16
 SHOWN_ROWS = 40
+# Ids without an answer that are named with their reason.
+TOLD_ROWS = 10
+FORMATS = ("table", "challenge")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,11 +36,17 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="PHOTOS", help="folders or files")
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="default: bundles/, else the shipped ones")
     parser.add_argument("--category", metavar="NAME", help="what every photo shows (default: a router decides)")
+    parser.add_argument(
+        "--listing", type=Path, metavar="FILE", help="CSV with columns id, Category: the photos to read, and of what"
+    )
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="default: %(default)s")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="default: the engine's fastest")
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, default="table", help="challenge: its submission file (default: %(default)s)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, no table on the terminal")
     return parser
@@ -46,45 +57,114 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: predict(args))
 
 
+@dataclass(kw_only=True)
+class Tally:
+    """What a run has done so far; of its rows only the first few are kept."""
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    shown: list[Row] = field(default_factory=list)
+    unanswered: list[Row] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        self.done += 1
+        self.failed += row.status == "error"
+        self.skipped += row.status == "skipped"
+        if len(self.shown) < SHOWN_ROWS:
+            self.shown.append(row)
+        if row.status != "ok" and len(self.unanswered) < TOLD_ROWS:
+            self.unanswered.append(row)
+
+
 def predict(args: argparse.Namespace) -> int:
-    if args.out.suffix.lower() in images.PHOTO_SUFFIXES:
-        raise UserError(f"--out {args.out} is named like a photo\nwrite a table with: --out {args.out.stem}.csv")
-    photos = images.find(args.inputs)
-    root, shipped = (args.bundles, False) if args.bundles else bundle.default_root()
-    if shipped:
-        note(f"no bundles/ folder here: using the example bundles in {root}", quiet=args.quiet)
-    fleet = Fleet.open(bundle.find(root).values(), category=args.category, engine=args.engine, precision=args.precision)
-    shown: list[Row] = []
-    done = failed = 0
+    check(args)
+    fleet, unanswered, total = work(args)
+    tally = Tally()
     interrupted = False
     started = time.perf_counter()
     with (
-        table.csv_file(args.out, fleet.attributes) as write,
+        writer(args, fleet) as write,
         fleet,
-        progress("photos", len(photos), quiet=args.quiet) as advance,
+        progress("photos", total, quiet=args.quiet) as advance,
     ):
         try:
-            for row in rows(photos, fleet, batch=args.batch, workers=os.cpu_count() or 1):
+            for row in answered(unanswered, fleet, batch=args.batch, workers=os.cpu_count() or 1):
                 write(row)
-                done += 1
-                failed += row.status == "error"
-                if len(shown) < SHOWN_ROWS:
-                    shown.append(row)
+                tally.add(row)
                 advance(1)
         except KeyboardInterrupt:
             interrupted = True
-    seconds = time.perf_counter() - started
     if not args.quiet:
-        table.show(shown)
-        more = f", the first {len(shown)} shown" if done > len(shown) else ""
-        note(
-            f"{done} of {len(photos)} photos in {seconds:.1f} s ({done / seconds:.1f} images/s), "
-            f"{failed} unreadable{more}; table: {args.out}"
-        )
+        report(tally, total, time.perf_counter() - started, f"{args.format}: {args.out}")
+    # A submission has no column for reasons. In a table a skipped photo says why, and is no failure.
+    blank = tally.failed + tally.skipped if args.format == "challenge" else 0
+    if blank:
+        tell(tally, blank)
     if interrupted:
         note(f"interrupted: {args.out} holds the rows that were done")
         return INTERRUPTED
-    return PARTLY_DONE if failed else DONE
+    return PARTLY_DONE if blank or tally.failed else DONE
+
+
+def check(args: argparse.Namespace) -> None:
+    """UserError for options that do not go together."""
+    if args.out.suffix.lower() in images.PHOTO_SUFFIXES:
+        raise UserError(f"--out {args.out} is named like a photo\nwrite a table with: --out {args.out.stem}.csv")
+    if args.listing and args.category:
+        raise UserError("--listing gives every photo its category already\nleave out: --category")
+    if args.listing and os.path.realpath(args.listing) == os.path.realpath(args.out):
+        raise UserError(f"--out {args.out} is the listing itself\nchoose another file with: --out FILE")
+    if args.format == "challenge" and not args.listing:
+        raise UserError("--format challenge needs to know the ids and their categories\nadd: --listing test.csv")
+
+
+def work(args: argparse.Namespace) -> tuple[Fleet, Iterable[Row], int]:
+    """Who answers, the rows to be answered, and how many they are."""
+    if args.listing:
+        entries = listing.read(args.listing)
+        photos = listing.photos(entries, args.inputs)
+        categories = (entry.category for entry in entries)
+        fleet = Fleet.listed(folders(args), categories, engine=args.engine, precision=args.precision)
+        return fleet, listing.rows(entries, photos, fleet.categories), len(entries)
+    paths = images.find(args.inputs)
+    fleet = Fleet.open(folders(args), category=args.category, engine=args.engine, precision=args.precision)
+    return fleet, (Row(image=path) for path in paths), len(paths)
+
+
+def folders(args: argparse.Namespace) -> Iterable[Path]:
+    """The bundles to choose from."""
+    root, shipped = (args.bundles, False) if args.bundles else bundle.default_root()
+    if shipped:
+        note(f"no bundles/ folder here: using the example bundles in {root}", quiet=args.quiet)
+    return bundle.find(root).values()
+
+
+def writer(args: argparse.Namespace, fleet: Fleet) -> AbstractContextManager[Callable[[Row], None]]:
+    """What writes a row in the format asked for."""
+    if args.format == "challenge":
+        return challenge.csv_file(args.out, fleet.categories)
+    return table.csv_file(args.out, fleet.attributes)
+
+
+def report(tally: Tally, total: int, seconds: float, written: str) -> None:
+    """The first rows on the terminal, and one line on all of them."""
+    table.show(tally.shown)
+    skipped = f", {tally.skipped} skipped" if tally.skipped else ""
+    more = f", the first {len(tally.shown)} shown" if tally.done > len(tally.shown) else ""
+    note(
+        f"{tally.done} of {total} photos in {seconds:.1f} s ({tally.done / seconds:.1f} images/s), "
+        f"{tally.failed} unreadable{skipped}{more}; {written}"
+    )
+
+
+def tell(tally: Tally, blank: int) -> None:
+    """How many ids of a submission have no answer, and why the first of them have none."""
+    note(f"{blank} of {tally.done} ids have no answer, and {challenge.DUMMY} in every column:")
+    for row in tally.unanswered:
+        note(f"  {row.id!r}: {row.error}")
+    if more := blank - len(tally.unanswered):
+        note(f"  and {more} more; every reason is in the table of: --format table")
 
 
 if __name__ == "__main__":

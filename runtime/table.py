@@ -37,6 +37,13 @@ def cells(row: Row, attributes: Sequence[str]) -> list[str]:
 @contextmanager
 def csv_file(path: Path, attributes: Sequence[str]) -> Iterator[Callable[[Row], None]]:
     """Write rows beside `path` and put them there in one step at the end; on an error nothing changes there."""
+    with csv_lines(path, columns(attributes)) as put:
+        yield lambda row: put(cells(row, attributes))
+
+
+@contextmanager
+def csv_lines(path: Path, header: Sequence[str], *, newline: str = "\r\n") -> Iterator[Callable[[Sequence[str]], None]]:
+    """As `csv_file`, line by line, whatever the columns."""
     with _named(path):
         # A folder would be found out only by the last step; a device or a pipe would have its place taken.
         if path.exists() and not path.is_file():
@@ -46,14 +53,14 @@ def csv_file(path: Path, attributes: Sequence[str]) -> Iterator[Callable[[Row], 
         # surrogateescape: a file name need not be UTF-8, and its bytes must come back as they were.
         file = beside.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
-    def put(line: list[str]) -> None:
+    def put(line: Sequence[str]) -> None:
         with _named(path):
             writer.writerow(line)
 
     try:
-        writer = csv.writer(file)
-        put(columns(attributes))
-        yield lambda row: put(cells(row, attributes))
+        writer = csv.writer(file, lineterminator=newline)
+        put(header)
+        yield put
         with _named(path):
             file.close()
             os.replace(beside, path)

@@ -202,6 +202,17 @@ def test_a_file_named_outright_is_taken_whatever_its_suffix(tmp_path: Path) -> N
     assert images.find([tmp_path / "photo.bin"]) == [tmp_path / "photo.bin"]
 
 
+def test_of_the_names_wanted_those_that_are_there_are_found_whatever_their_suffix(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "empty").mkdir(parents=True)
+    for name in ("a.jpg", "b.dat", "deep/c.jpg", "deep/d"):
+        (tmp_path / name).touch()
+    inputs = [tmp_path / "deep", tmp_path / "a.jpg", tmp_path / "b.dat", tmp_path / "deep" / "empty"]
+    wanted = {"a.jpg", "d", "e.jpg", "../a.jpg", "deep/c.jpg"}
+    assert images.find(inputs, names=wanted) == [tmp_path / "a.jpg", tmp_path / "deep" / "d"]
+    with pytest.raises(UserError, match="no such file or folder"):
+        images.find([tmp_path / "none"], names=wanted)
+
+
 def test_a_photo_reached_through_several_inputs_is_found_once(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("a/1.jpg", "2.jpg"):
