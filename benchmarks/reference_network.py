@@ -106,7 +106,7 @@ def make(folder: Path, precisions: Sequence[str]) -> int:
             if other != folder:
                 shutil.rmtree(other)  # made by sources that are no more, and most of a gigabyte
         if not (weights / checkpoint.PAGE).exists():
-            checkpoint.save(weights, seeded(), _page())
+            checkpoint.save(weights, seeded().state_dict(), _page())
         model, page = checkpoint.load(weights)
         photos = _photos(model, page)
         with commit.scratch(into) as scratch:
@@ -160,7 +160,7 @@ def _photos(model: FacetModel, page: Checkpoint) -> Photos:
 
     from export import artifacts, parity
     from train.config import MISSING
-    from train.data import Table
+    from train.table import Table
 
     def load(paths: Sequence[Path]) -> np.ndarray:
         return np.stack([images.fit(images.decode(path), page.preprocess) for path in paths])
@@ -172,9 +172,13 @@ def _photos(model: FacetModel, page: Checkpoint) -> Photos:
         table=Table(
             categories=(CATEGORY,),
             routes=None,
+            ids=tuple(path.stem for path in judged),
             paths=tuple(judged),
             labels_NL=labels_NL,
+            kinds_N=np.zeros(len(judged), np.int64),
+            groups=np.arange(len(judged)),
             splits=np.full(len(judged), "val", object),
+            targets=(),
             absent=(),
         ),
         calibration_NHWC=load(spread(images.find([ROOT / "examples/clothing/train_images"]), CALIBRATION_PHOTOS)),

@@ -79,7 +79,7 @@ def halve(source: Path, target: Path) -> None:
     from train import checkpoint
 
     model, page = checkpoint.load(ROOT / source)
-    checkpoint.save(ROOT / target, model, page, half=True)
+    checkpoint.save(ROOT / target, model.state_dict(), page, half=True)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import onnx
 
     from train.checkpoint import Checkpoint
-    from train.data import Table
     from train.network import FacetModel
+    from train.table import Table
 
 Precision = Literal["fp32", "fp16", "int8"]
 TOOLS: dict[Precision, tuple[str, ...]] = {
@@ -71,8 +71,7 @@ class Made:
 
 def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: int, gate: int) -> Photos:
     """Photos of the training split to calibrate on, and of the validation split to judge by, evenly spaced."""
-    seed = int(page.provenance.get("seed", 0))  # of the split that was trained on, where it was drawn and not given
-    table = data.read(folder, names=[page.categories[0].name], known=page.categories, seed=seed)[0]
+    table = data.read(folder, names=[page.categories[0].name], known=page.categories, trained=page.splits or None)[0]
 
     def load(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept, pixels = [], []

@@ -10,7 +10,8 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -145,6 +146,11 @@ def slug_of(name: str) -> str:
     return slug
 
 
+def name_of(categories: Sequence[Category]) -> str:
+    """What a person calls a model of these categories."""
+    return categories[0].name if len(categories) == 1 else "Joint"
+
+
 def find(root: Path) -> dict[str, Path]:
     """Slug -> folder of every bundle directly under `root`, sorted by slug; `root` may be a bundle itself."""
     if (root / PAGE).is_file():
@@ -238,20 +244,28 @@ def save(folder: Path, bundle: Bundle) -> Bundle:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a half."""
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write instead of `path`, whose place it takes in one step at the end; on an error nothing changes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    beside = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield beside
+        with beside.open("rb+") as file:
             os.fsync(file.fileno())
         # mkstemp makes the file private; a bundle is to be read by whoever serves it.
         umask = os.umask(0)
         os.umask(umask)
-        Path(beside).chmod(0o666 & ~umask)
+        beside.chmod(0o666 & ~umask)
         os.replace(beside, path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
 
 

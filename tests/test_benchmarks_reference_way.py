@@ -108,7 +108,7 @@ def test_the_table_has_a_row_for_each_photo_in_order_with_its_likeliest_label(wa
 
 
 def test_it_opens_what_training_saves(made, page, tmp_path):
-    checkpoint.save(tmp_path / "t-shirt", made, page)
+    checkpoint.save(tmp_path / "t-shirt", made.state_dict(), page)
     opened, given = ReferenceWay.open(tmp_path / "t-shirt"), ReferenceWay(made, page)
     for found_K, wanted_K in zip(opened.probabilities(image(0)), given.probabilities(image(0)), strict=True):
         assert (found_K == wanted_K).all()

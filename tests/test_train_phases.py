@@ -18,9 +18,9 @@ from runtime.errors import UserError
 from tests.train_parts import TINY, write_data
 from train import data, metrics, network, phases
 from train.config import Preset
-from train.data import Table
 from train.metrics import Score
-from train.phases import Run
+from train.run import Run
+from train.table import Table
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,14 +83,14 @@ def test_a_phase_has_as_many_epochs_and_steps_as_it_was_told(
     preset = replace(TINY, phase1=replace(TINY.phase1, **changes))
     run = make_run(preset, max_steps=max_steps)
     assert (run.epochs(preset.phase1), run.steps(preset.phase1)) == (epochs, steps)  # 18 training photos, 6 a batch
-    batches = [batch for epoch in range(epochs) for batch in run.training_batches(preset.phase1, epoch)]
-    assert len(batches) == steps
+    taken = [batches for epoch in range(epochs) for batches in run.training_steps(preset.phase1, epoch)]
+    assert len(taken) == steps
 
 
 def test_an_epoch_shows_every_training_photo_once_and_validation_photos_without_labels(
     make_run: Callable[..., Run], table: Table
 ) -> None:
-    batches = list(make_run().training_batches(TINY.phase1, 0))
+    batches = [batch for (batch,) in make_run().training_steps(TINY.phase1, 0)]
     assert [batch.is_target_B.sum().item() for batch in batches] == [2, 2, 2]
     shown = torch.cat([batch.labels_BL[~batch.is_target_B] for batch in batches]).tolist()
     assert sorted(shown) == sorted(table.labels_NL[table.rows("train")].tolist())
@@ -99,7 +99,7 @@ def test_an_epoch_shows_every_training_photo_once_and_validation_photos_without_
 
 def test_another_epoch_shows_the_photos_in_another_order_and_changed_anew(make_run: Callable[..., Run]) -> None:
     run = make_run(replace(TINY, phase1=replace(TINY.phase1, batch=18), augment=replace(TINY.augment, probability=1.0)))
-    (first,), (again,), (second,) = (list(run.training_batches(run.preset.phase1, epoch)) for epoch in (0, 0, 1))
+    ((first,),), ((again,),), ((second,),) = (list(run.training_steps(run.preset.phase1, epoch)) for epoch in (0, 0, 1))
     assert first.images_BHWC.equal(again.images_BHWC)
     assert not first.labels_BL.equal(second.labels_BL)
     pictures = [{image.numpy().tobytes() for image in batch.images_BHWC} for batch in (first, second)]
@@ -110,7 +110,7 @@ def test_each_step_advances_the_bar_by_one(make_run: Callable[..., Run]) -> None
     told: list[float] = []
     run = make_run(max_steps=4)
     run.advance = told.append
-    phases.phase1(run)
+    phases.train(run, 1)
     assert told == [1, 1, 1, 1]
 
 
@@ -121,21 +121,21 @@ def test_phase_1_leaves_the_best_epoch_and_gives_its_scores(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[float, dict[str, Tensor]]] = []
-    evaluate = phases.evaluate
+    evaluate = Run.evaluate
 
     def record(run: Run, model: network.FacetModel) -> list[Score]:
-        # The second of these epochs is made the best: the last must not win.
-        scores = [replace(score, hm=(0.2, 0.9, 0.5)[len(seen)]) for score in evaluate(run, model)]
+        # After the start, the second of these epochs is made the best: the last must not win.
+        scores = [replace(score, hm=(0.0, 0.2, 0.9, 0.5)[len(seen)]) for score in evaluate(run, model)]
         seen.append((metrics.mean_hm(scores), copy.deepcopy(model.state_dict())))
         return scores
 
-    monkeypatch.setattr(phases, "evaluate", record)
+    monkeypatch.setattr(Run, "evaluate", record)
     run = make_run(replace(TINY, phase1=replace(TINY.phase1, epochs=3)))
-    found = phases.phase1(run)
-    assert len(seen) == 3
+    found = phases.train(run, 1)
+    assert len(seen) == 4
     assert metrics.mean_hm(found) == pytest.approx(0.9)
-    assert all(value.equal(seen[1][1][name]) for name, value in run.model.state_dict().items())
-    assert not seen[1][1]["heads.weight_KC"].equal(seen[2][1]["heads.weight_KC"])
+    assert all(value.equal(seen[2][1][name]) for name, value in run.model.state_dict().items())
+    assert not seen[2][1]["heads.weight_KC"].equal(seen[3][1]["heads.weight_KC"])
 
 
 def test_phase_2_keeps_the_best_epoch_of_each_head_and_not_the_last_for_all(
@@ -144,16 +144,16 @@ def test_phase_2_keeps_the_best_epoch_of_each_head_and_not_the_last_for_all(
     # Colour is made best after epoch 1 of 3, shade after epoch 2; the first figures are the start's.
     planned = {"colour": (0.1, 0.9, 0.3, 0.5), "shade": (0.2, 0.3, 0.8, 0.8)}
     seen: list[list[list[Tensor]]] = []
-    evaluate = phases.evaluate
+    evaluate = Run.evaluate
 
     def record(run: Run, model: network.FacetModel) -> list[Score]:
         scores = [replace(score, hm=planned[score.attribute][len(seen)]) for score in evaluate(run, model)]
         seen.append([[row.clone() for row in run.model.heads.rows_of(index)] for index in range(2)])
         return scores
 
-    monkeypatch.setattr(phases, "evaluate", record)
+    monkeypatch.setattr(Run, "evaluate", record)
     run = make_run(phase2_of(epochs=3))
-    found = phases.phase2(run)
+    found = phases.train(run, 2)
     assert {score.attribute: score.hm for score in found} == {"colour": 0.9, "shade": 0.8}
     for index, best in enumerate((1, 2)):
         assert all(row.equal(kept) for row, kept in zip(run.model.heads.rows_of(index), seen[best][index], strict=True))
@@ -165,7 +165,7 @@ def test_phase_2_keeps_the_best_epoch_of_each_head_and_not_the_last_for_all(
 def test_phase_2_changes_the_heads_alone(make_run: Callable[..., Run]) -> None:
     run = make_run(phase2_of(epochs=4))
     before = state_of(run)
-    phases.phase2(run)
+    phases.train(run, 2)
     changed = {name for name, value in run.model.state_dict().items() if not value.equal(before[name])}
     assert changed <= {"heads.query_LC", "heads.weight_KC", "heads.bias_K"}
     assert changed
@@ -173,10 +173,10 @@ def test_phase_2_changes_the_heads_alone(make_run: Callable[..., Run]) -> None:
 
 def test_no_head_scores_less_after_phase_2_than_before(make_run: Callable[..., Run]) -> None:
     run = make_run(phase2_of(epochs=3, heads_lr=3.0))  # so wild a rate that heads do get worse on the way
-    before = {score.attribute: score.hm for score in phases.evaluate(run, run.model)}
-    found = phases.phase2(run)
+    before = {score.attribute: score.hm for score in run.evaluate(run.model)}
+    found = phases.train(run, 2)
     assert all(score.hm >= before[score.attribute] for score in found)
-    assert phases.evaluate(run, run.model) == found
+    assert run.evaluate(run.model) == found
 
 
 def test_the_averaged_weights_are_the_ones_kept(make_run: Callable[..., Run]) -> None:
@@ -184,7 +184,7 @@ def test_the_averaged_weights_are_the_ones_kept(make_run: Callable[..., Run]) ->
     plain, averaged = (make_run(replace(TINY, phase1=replace(phase, ema_decay=decay))) for decay in (0.0, 0.5))
     start = state_of(plain)
     for run in (plain, averaged):
-        phases.phase1(run)
+        phases.train(run, 1)
     name = "heads.weight_KC"
     gone = [(run.model.state_dict()[name] - start[name]).norm() for run in (plain, averaged)]
     assert 0 < gone[1] < gone[0]  # the average lags behind
@@ -193,53 +193,19 @@ def test_the_averaged_weights_are_the_ones_kept(make_run: Callable[..., Run]) ->
 def test_batchnorm_keeps_the_statistics_it_was_given_before_the_first_step(make_run: Callable[..., Run]) -> None:
     run = make_run()
     start = state_of(run)
-    phases.phase1(run)
+    phases.train(run, 1)
     end = run.model.state_dict()
     names = [name for name in end if name.endswith("running_mean")]
     assert all(not end[name].equal(start[name]) for name in names)  # recentred on the photos
     other = make_run(max_steps=1)
-    phases.phase1(other)
+    phases.train(other, 1)
     assert all(end[name].equal(other.model.state_dict()[name]) for name in names)  # and not moved by 23 more steps
-
-
-def test_a_plateau_lowers_the_rate_and_a_cosine_ends_at_zero(make_run: Callable[..., Run]) -> None:
-    parameter = torch.nn.Parameter(torch.zeros(2, 2))
-    optimiser = torch.optim.SGD([parameter], lr=1.0)
-    schedule = phases._Schedule(optimiser, replace(TINY.phase1, schedule="cosine", warmup=0.2), steps=10)
-    rates = []
-    for _ in range(10):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
-        schedule.step()
-    assert rates[0] < rates[1]
-    assert rates[1:] == sorted(rates[1:], reverse=True)
-    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
-
-    optimiser = torch.optim.SGD([parameter], lr=1.0)
-    schedule = phases._Schedule(optimiser, replace(TINY.phase1, schedule="plateau"), steps=10)
-    for loss in (1.0, 0.9, 0.9, 0.9):
-        optimiser.step()
-        schedule.step()
-        schedule.epoch_ended(loss)
-    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.1)
-
-
-def test_weight_decay_spares_biases_and_scales(make_run: Callable[..., Run]) -> None:
-    model = make_run().model
-    groups = phases._optimiser(
-        TINY.phase1, {TINY.phase1.backbone_lr: list(model.backbone.parameters())}, list(model.heads.parameters())
-    ).param_groups
-    assert {(p.ndim > 1, group["weight_decay"]) for group in groups for p in group["params"]} == {
-        (True, TINY.phase1.weight_decay),
-        (False, 0.0),
-    }
-    assert {group["lr"] for group in groups} == {TINY.phase1.heads_lr, TINY.phase1.backbone_lr}
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_reason(make_run: Callable[..., Run]) -> None:
     wild = replace(TINY, phase1=replace(TINY.phase1, heads_lr=1e30, backbone_lr=1e30, warmup=0.0))
     with pytest.raises(UserError, match=r"the loss became (nan|inf): .*\ntry a smaller rate"):
-        phases.phase1(make_run(wild))
+        phases.train(make_run(wild), 1)
 
 
 def test_an_unreadable_photo_is_remembered_once_and_too_many_end_the_run(

@@ -16,8 +16,8 @@ from runtime.bundle import Preprocess
 from tests.train_parts import write_data
 from train import data
 from train.config import MISSING, AugmentConfig
-from train.data import Table
 from train.photos import WORTH_WORKERS, Batch, Item, Photos, batches, in_order
+from train.table import Table
 
 SPEC = Preprocess(height=24, width=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 STRONG = AugmentConfig(probability=1.0)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from runtime.bundle import Attribute, Category, Preprocess, Routes, replace_file, sha256_of, slug_of
+from runtime.bundle import Attribute, Category, Preprocess, Routes, name_of, replace_file, replacing, sha256_of, slug_of
 from runtime.errors import UserError
+from train.calibrate import Gain
 from train.config import Preset
 from train.curves import Epoch
 from train.metrics import Score
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from train.network import FacetModel
 
 VERSION = 1
 PAGE = "checkpoint.json"
 WEIGHTS = "model.safetensors"
+NEXT_WEIGHTS = "model.next.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +44,18 @@ class Checkpoint:
     """On the validation split."""
     temperatures: dict[str, float] = field(default_factory=dict)
     """By output: what the logits are divided by, so that probabilities are calibrated; 1 where there is none."""
+    gains: tuple[Gain, ...] = ()
+    """What calibration does, on validation photos that it was not fitted to."""
     history: tuple[Epoch, ...] = ()
+    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The ids of train.csv in each split: whoever evaluates this checkpoint knows what it was trained on."""
     provenance: dict[str, str]
     weights_sha256: str = ""
 
     @property
     def name(self) -> str:
         """What a person calls it."""
-        return ", ".join(category.name for category in self.categories)
+        return name_of(self.categories)
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -57,20 +67,31 @@ class _VersionOnly(msgspec.Struct):
     version: int
 
 
-def save(folder: Path, model: FacetModel, page: Checkpoint, *, half: bool = False) -> None:
-    """Write both files, the page last; with `half`, weight matrices are stored as float16."""
-    import torch
-    from safetensors.torch import save as serialise
+def save(folder: Path, weights: Mapping[str, Tensor], page: Checkpoint, *, half: bool = False) -> None:
+    """Write both files, so that a checkpoint already there stays whole until this one is.
 
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    The weights are written beside the old ones, the page that names them replaces the old page, and only then do
+    they take their own name. What a kill leaves between the last two steps, `load` finds.
+
+    Args:
+        weights: a FacetModel's state.
+        half: store weight matrices as float16.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     if half:
         # Vectors stay: biases and BatchNorm statistics are small, and their digits count.
         state = {name: value.to(torch.float16) if value.ndim > 1 else value for name, value in state.items()}
     try:
-        replace_file(folder / WEIGHTS, serialise(state))
-        written = replace(page, weights_sha256=sha256_of(folder / WEIGHTS))
+        with replacing(folder / NEXT_WEIGHTS) as beside:
+            save_file(state, beside)
+        written = replace(page, weights_sha256=sha256_of(folder / NEXT_WEIGHTS))
         replace_file(folder / PAGE, msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
-    except OSError as err:
+        os.replace(folder / NEXT_WEIGHTS, folder / WEIGHTS)
+    except (OSError, SafetensorError) as err:
         raise unwritable(folder, err) from err
 
 
@@ -84,9 +105,10 @@ def check_writable(folder: Path) -> None:
         raise unwritable(folder, err) from None
 
 
-def unwritable(folder: Path, err: OSError) -> UserError:
+def unwritable(folder: Path, err: Exception) -> UserError:
     """The error for a folder that takes no checkpoint."""
-    return UserError(f"cannot write the checkpoint in {folder}: {err.strerror}\nchoose another folder with: --out DIR")
+    reason = getattr(err, "strerror", None) or err
+    return UserError(f"cannot write the checkpoint in {folder}: {reason}\nchoose another folder with: --out DIR")
 
 
 def read(folder: Path) -> Checkpoint:
@@ -118,7 +140,7 @@ def load(folder: Path) -> tuple[FacetModel, Checkpoint]:
     from train import network
 
     page = read(folder)
-    path = folder / WEIGHTS
+    path = folder / (NEXT_WEIGHTS if _is_unfinished(folder, page) else WEIGHTS)
     try:
         if sha256_of(path) != page.weights_sha256:
             raise UserError(f"{path} is not the file that {PAGE} describes: its sha256 differs\ntrain it again")
@@ -130,6 +152,12 @@ def load(folder: Path) -> tuple[FacetModel, Checkpoint]:
     network.require_equal_keys(model.state_dict(), state, path)
     model.load_state_dict(state)
     return model.eval(), page
+
+
+def _is_unfinished(folder: Path, page: Checkpoint) -> bool:
+    """Whether a kill came between the page and the last step of `save`."""
+    path = folder / NEXT_WEIGHTS
+    return path.is_file() and sha256_of(path) == page.weights_sha256
 
 
 def find(root: Path) -> dict[str, Path]:

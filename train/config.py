@@ -64,14 +64,23 @@ class PhaseConfig:
     min_steps: int = 0
     """Epochs are added until there are as many steps: a category of few photos needs more of them."""
     batch: int
+    """Photos an optimiser step, over all processes."""
+    passes: int = 1
+    """Forward passes that a step is divided into where memory is short; their gradients add up to the batch's own."""
+    complete_rows: bool = False
+    """Train on the rows that have every label and on no others."""
     backbone_lr: float = 0.0
     heads_lr: float
+    layer_decay: float = 1.0
+    """Each stage of the backbone learns at this share of the next one's rate (Clark et al., 2020, for layers)."""
     weight_decay: float = 0.05
     schedule: Literal["cosine", "plateau"] = "cosine"
     warmup: float = 0.1
     """Share of the steps in which the rate climbs; cosine only."""
     clip_norm: float = 1.0
     label_smoothing: float = 0.0
+    balance: Literal["none", "weights", "logits"] = "none"
+    """For rare classes: weigh their labels more, or add the log of each class's share to the logits of the loss."""
     mmd_weight: float = 0.0
     target_batch: int = 0
     """Unlabelled validation photos a step, for the MMD term."""
@@ -81,6 +90,11 @@ class PhaseConfig:
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, f"epochs must be 1 or more, got {self.epochs}")
         _check(self.batch >= 1, f"batch must be 1 or more, got {self.batch}")
+        _check(1 <= self.passes <= self.batch, f"passes must be from 1 to batch ({self.batch}), got {self.passes}")
+        _check(0 < self.layer_decay <= 1, f"layer_decay must be in (0, 1], got {self.layer_decay}")
+        _check(
+            self.heads_lr > 0 <= self.backbone_lr, f"rates must be positive, got {self.heads_lr}, {self.backbone_lr}"
+        )
         _check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), got {self.ema_decay}")
         _check(
             not self.mmd_weight or self.target_batch >= 2,
@@ -111,10 +125,11 @@ PRESETS = {
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
         ),
-        augment=AugmentConfig(),
+        augment=AugmentConfig(flip=0.9),
         phase1=PhaseConfig(
             epochs=12,
             batch=4,
+            complete_rows=True,
             backbone_lr=1e-5,
             heads_lr=1e-5,
             weight_decay=0.01,
@@ -122,7 +137,7 @@ PRESETS = {
             mmd_weight=0.1,
             target_batch=4,
         ),
-        phase2=PhaseConfig(epochs=3, batch=4, heads_lr=1e-5, weight_decay=0.01, schedule="plateau"),
+        phase2=PhaseConfig(epochs=3, batch=4, heads_lr=1e-3, weight_decay=0.01, schedule="plateau"),
         weights="hub",
     ),
     # What two CPU cores train in minutes, from the weights that ship with the project.

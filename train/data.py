@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,15 @@ import numpy as np
 
 from runtime.bundle import Attribute, Category, Routes, slug_of
 from runtime.errors import UserError
+from runtime.listing import photo_of
+from train import splits
 from train.config import MISSING
+from train.table import SPLITS, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IMAGES = "train_images"
-SPLITS = ("train", "val", "test")
 VAL_SHARE = 0.15
 # Above this share of absent or unreadable photos something is wrong with the folder, not with the photos.
 MAX_LOST = 0.01
@@ -30,49 +31,22 @@ RESERVED = frozenset({"images", "features"})
 LONGEST_NAME = 255
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """The rows of one category, or of several that share a backbone."""
-
-    categories: tuple[Category, ...]
-    routes: Routes | None
-    paths: tuple[Path, ...]
-    labels_NL: np.ndarray
-    """int64 class indices; MISSING where nobody typed one."""
-    splits: np.ndarray
-    """`train`, `val` or `test`, one a row."""
-    absent: tuple[Path, ...]
-    """Photos that train.csv names and that are not there; their rows are left out."""
-
-    @property
-    def name(self) -> str:
-        """What a person calls it."""
-        return ", ".join(category.name for category in self.categories)
-
-    @property
-    def attributes(self) -> tuple[Attribute, ...]:
-        """Every attribute, in the order of the labels' columns."""
-        return tuple(attribute for category in self.categories for attribute in category.attributes)
-
-    def rows(self, split: str) -> np.ndarray:
-        """Indices of the rows of a split that have any label."""
-        return np.flatnonzero((self.splits == split) & (self.labels_NL != MISSING).any(1))
-
-    def commonest(self) -> list[int]:
-        """For each attribute, the class with the most training labels."""
-        labels_NL = self.labels_NL[self.rows("train")]
-        return [
-            int(np.bincount(column[column != MISSING], minlength=len(attribute.classes)).argmax())
-            for attribute, column in zip(self.attributes, labels_NL.T, strict=True)
-        ]
-
-
-def read(folder: Path, *, names: Sequence[str] = (), known: Sequence[Category] = (), seed: int = 0) -> list[Table]:
+def read(
+    folder: Path,
+    *,
+    names: Sequence[str] = (),
+    known: Sequence[Category] = (),
+    seed: int = 0,
+    trained: Mapping[str, Sequence[str]] | None = None,
+    targets: Sequence[Path] = (),
+) -> list[Table]:
     """A table for each category of `folder`, or for those of `names` alone.
 
     Args:
         known: categories whose classes are settled already, by a checkpoint or a bundle: the data must fit them.
-        seed: of the split, where train.csv has no `split` column.
+        seed: of the split, where train.csv has no `split` column and nothing was trained on it yet.
+        trained: the ids of each split that a checkpoint was trained with; a row that it never saw counts as test.
+        targets: unlabelled photos of the target domain; by default those of the validation split.
     """
     rows = _read_csv(folder / "train.csv")
     attributes = _attribute_names(folder)
@@ -91,13 +65,19 @@ def read(folder: Path, *, names: Sequence[str] = (), known: Sequence[Category] =
         raise UserError(f"no category {unknown[0]!r} in {folder}; have: {', '.join(attributes)}")
     wanted = [slugs[slug_of(name)] for name in names] or [name for name in attributes if name in set(rows["Category"])]
     settled = {category.name: category for category in known}
+    rows["split"] = _splits(folder / "train.csv", rows, attributes, seed, trained)
     return [
-        _table(folder, name, rows[rows["Category"] == name], attributes, settled.get(name), seed) for name in wanted
+        _table(folder, name, rows[rows["Category"] == name], attributes, settled.get(name), targets) for name in wanted
     ]
 
 
 def _table(
-    folder: Path, name: str, rows: pd.DataFrame, attributes: dict[str, list[str]], settled: Category | None, seed: int
+    folder: Path,
+    name: str,
+    rows: pd.DataFrame,
+    attributes: dict[str, list[str]],
+    settled: Category | None,
+    targets: Sequence[Path],
 ) -> Table:
     source = folder / "train.csv"
     if rows.empty:
@@ -110,7 +90,7 @@ def _table(
             f"{folder} was labelled with another taxonomy: {name!r} has attributes {', '.join(attributes[name])}, "
             f"expected {', '.join(attribute.name for attribute in category.attributes)}"
         )
-    files = rows["id"].map(_file_name)
+    files = rows["id"].map(photo_of)
     if repeated := sorted(rows["id"][files.duplicated()])[:3]:
         raise UserError(f"{source} has rows of {name!r} with the same id: {', '.join(repeated)}")
     if strays := [text for text in files if "/" in text or "\0" in text or len(text) > LONGEST_NAME]:
@@ -126,24 +106,31 @@ def _table(
         ],
         1,
     )
-    splits = _splits(source, rows, seed)
+    found = tuple(path for path, present in zip(paths, there, strict=True) if present)
+    homes = np.array(rows["split"], object)[there]
     table = Table(
         categories=(category,),
         routes=_routes(name, category, attributes),
-        paths=tuple(path for path, found in zip(paths, there, strict=True) if found),
+        ids=tuple(rows["id"][there]),
+        paths=found,
         labels_NL=labels_NL[there],
-        splits=splits[there],
+        kinds_N=np.zeros(len(found), np.int64),
+        groups=_groups(rows)[there],
+        splits=homes,
+        targets=tuple(targets) or tuple(path for path, home in zip(found, homes, strict=True) if home == "val"),
         absent=absent,
     )
     for split in ("train", "val"):
         if not len(table.rows(split)):
             raise UserError(f"{source} has no labelled row of {name!r} in split {split!r}")
+    unlabelled = (table.labels_NL[table.rows("train")] == MISSING).all(0)
+    for attribute, lacking in zip(category.attributes, unlabelled, strict=True):
+        if lacking:
+            raise UserError(
+                f"{source} has no label of {attribute.name!r} of {name!r} in split 'train': there is nothing to learn\n"
+                "take the attribute out of category_attributes and train.csv, or move rows to that split"
+            )
     return table
-
-
-def _file_name(text: str) -> str:
-    """The photo of an id: `12` -> `000012.jpg`; what is no number names its file itself."""
-    return f"{text.lstrip('0') or '0':0>6}.jpg" if text.isascii() and text.isdigit() else text
 
 
 def refuse_unreadable(unreadable: Sequence[Path], total: int) -> None:
@@ -248,19 +235,54 @@ def _indices(source: Path, attribute: Attribute, ids: pd.Series[str], column: pd
     return np.array([index[label] for label in column], np.int64)
 
 
-def _splits(source: Path, rows: pd.DataFrame, seed: int) -> np.ndarray:
+def _splits(
+    source: Path,
+    rows: pd.DataFrame,
+    attributes: dict[str, list[str]],
+    seed: int,
+    trained: Mapping[str, Sequence[str]] | None,
+) -> np.ndarray:
+    """The split of every row: as given, else as a checkpoint was trained, else drawn for the whole file at once.
+
+    So the split of a row depends neither on which categories are trained nor on whether they are trained together.
+    """
     if "split" in rows:
         if unknown := sorted(set(rows["split"]) - set(SPLITS)):
             raise UserError(f"{source}: split must be one of {', '.join(SPLITS)}, got {unknown[0]!r}")
         if "group" in rows:
-            homes = rows.groupby("group")["split"].nunique()
+            homes = rows[rows["group"] != ""].groupby("group")["split"].nunique()
             if (homes > 1).any():
                 raise UserError(f"{source}: group {homes.idxmax()!r} is in more than one split")
         return np.array(rows["split"], object)
-    groups = rows["group"] if "group" in rows else rows["id"]
-    names = np.array(sorted(set(groups)))
-    chosen = np.random.default_rng(seed).permutation(names)[: max(1, round(VAL_SHARE * len(names)))]
-    return np.where(groups.isin(chosen), "val", "train").astype(object)
+    if trained is not None:
+        home = {text: split for split, ids in trained.items() for text in ids}
+        return np.array([home.get(text, "test") for text in rows["id"]], object)
+    chosen = splits.stratified(_codes(rows, attributes), _groups(rows), share=VAL_SHARE, seed=seed)
+    return np.where(chosen, "val", "train").astype(object)
+
+
+def _groups(rows: pd.DataFrame) -> np.ndarray:
+    """The group of every row; one that names none is a group of its own."""
+    if "group" not in rows:
+        return np.array(rows["id"], object)
+    return np.array(rows["group"].where(rows["group"] != "", "id " + rows["id"]), object)
+
+
+def _codes(rows: pd.DataFrame, attributes: dict[str, list[str]]) -> np.ndarray:
+    """int64 [N, 1 + L]: the category of each row, then every attribute of every category; MISSING where there is none.
+
+    Numbered as they come: what the numbers stand for does not matter to a split.
+    """
+    import pandas as pd
+
+    columns = [pd.factorize(rows["Category"])[0]]
+    for name, listed in attributes.items():
+        mine = rows["Category"] == name
+        for index in range(1, len(listed) + 1):
+            if f"attr_{index}" in rows:
+                texts = rows[f"attr_{index}"]
+                columns.append(pd.factorize(texts.where(mine & (texts != ""), None))[0])
+    return np.stack(columns, 1).astype(np.int64)
 
 
 def _routes(name: str, category: Category, attributes: dict[str, list[str]]) -> Routes | None:

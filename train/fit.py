@@ -6,37 +6,49 @@ python -m train.fit --data examples/clothing
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Preprocess, slug_of
+from runtime.bundle import slug_of
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
-from runtime.terminal import note, positive, print_table, progress
+from runtime.terminal import note, positive, print_table
 from train.config import PRESETS, Preset, preset
 
 if TYPE_CHECKING:
-    from train.data import Table
-    from train.metrics import Score
-    from train.network import FacetModel
-    from train.phases import Run
+    import torch
+
+    from train.table import Table
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.fit",
-        description="Train a model for each category of a data folder: everything first, then the heads alone.",
+        description="Train a model for each category of a data folder: everything first, then the heads alone. "
+        "On several GPUs: torchrun --nproc-per-node N -m train.fit …",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds train.csv and train_images/")
     parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="default: every one")
+    together = parser.add_mutually_exclusive_group()
+    together.add_argument("--joint", action="store_true", help="one backbone with the heads of every category")
+    together.add_argument("--router", action="store_true", help="a model that tells the category itself")
     parser.add_argument("--preset", choices=list(PRESETS), default="default", help="default: %(default)s")
+    parser.add_argument("--backbone", metavar="NAME", help="any timm model with a feature map (default: the preset's)")
     parser.add_argument("--weights", metavar="hub|none|FILE", help="where the backbone starts (default: the preset's)")
+    parser.add_argument("--size", type=positive, metavar="PX", help="input height and width (default: the preset's)")
     parser.add_argument("--phase", type=int, choices=[1, 2], help="run one phase alone (default: both)")
     parser.add_argument("--epochs", type=positive, metavar="N", help="of phase 1 (default: the preset's)")
+    parser.add_argument("--batch", type=positive, metavar="N", help="photos a step (default: the preset's)")
+    parser.add_argument("--passes", type=positive, metavar="N", help="divide each step: less memory, same gradients")
     parser.add_argument("--max-steps", type=positive, metavar="N", help="end each phase after N steps")
+    parser.add_argument("--max-hours", type=_hours, metavar="H", help="be done, evaluated and written, in that time")
+    parser.add_argument("--target-photos", type=Path, metavar="DIR", help="unlabelled photos like those to come")
+    parser.add_argument("--compile", action="store_true", help="phase 1 through torch.compile: pays on a GPU")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
     parser.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
@@ -44,100 +56,116 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    started = time.monotonic()
     args = parser().parse_args(argv)
-    return exit_code(lambda: fit(args))
+    return exit_code(lambda: fit(args, started))
 
 
-def fit(args: argparse.Namespace) -> int:
-    from train import checkpoint, data
+def fit(args: argparse.Namespace, started: float) -> int:
+    from runtime import images
+    from train import checkpoint, data, processes, resume, table
 
-    chosen = preset(args.preset)
-    if args.weights:
-        chosen = replace(chosen, weights=args.weights)
-    if args.epochs:
-        chosen = replace(chosen, phase1=replace(chosen.phase1, epochs=args.epochs))
-    tables = data.read(args.data, names=args.category, seed=args.seed)
-    for table in tables:
-        checkpoint.check_writable(args.out / slug_of(table.name))
-    lost = 0
-    for table in tables:
-        lost += train_category(table, chosen, args)
+    chosen = _chosen(args)
+    tables = data.read(
+        args.data,
+        names=args.category,
+        seed=args.seed,
+        targets=images.find([args.target_photos]) if args.target_photos else (),
+    )
+    if args.joint or args.router:
+        tables = [table.joint(tables) if args.joint else table.router(tables)]
+    for each in tables:
+        folder = args.out / slug_of(each.name)
+        checkpoint.check_writable(folder)
+        unfinished = folder / resume.FILE
+        if unfinished.exists() and not args.resume:
+            raise UserError(
+                f"an unfinished training is in {folder}\ngo on with it: --resume, or start anew: rm {unfinished}"
+            )
+    with processes.joined() as device:
+        lost = sum(_one(tables[index:], chosen, args, device, started) for index in range(len(tables)))
     return PARTLY_DONE if lost else DONE
 
 
-def train_category(table: Table, chosen: Preset, args: argparse.Namespace) -> int:
-    """Train, save and report one category; gives the number of photos that were absent or unreadable."""
-    import torch
+def _one(
+    tables: Sequence[Table], chosen: Preset, args: argparse.Namespace, device: torch.device, started: float
+) -> int:
+    """Train on the first of the tables, in its share of the time, and report; gives the number of photos lost."""
+    from train import calibrate, checkpoint, metrics, processes, training
 
-    from train import metrics, phases
-
-    name = table.name
-    folder = args.out / slug_of(name)
-    torch.manual_seed(args.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = phases.Run(
-        model=_start(table, chosen, folder, args.phase).to(device).to(memory_format=torch.channels_last),
-        table=table,
-        spec=Preprocess(
-            height=chosen.model.size, width=chosen.model.size, mean=chosen.model.mean, std=chosen.model.std
+    table, *_ = tables
+    folder = args.out / slug_of(table.name)
+    limit_s = None
+    if args.max_hours is not None:
+        left = [sum(training.work(each, chosen, n, args.max_steps) for n in (1, 2)) for each in tables]
+        limit_s = (3600 * args.max_hours - (time.monotonic() - started)) * left[0] / sum(left)
+    run = training.train(
+        table,
+        chosen,
+        training.Options(
+            folder=folder,
+            data=os.fspath(args.data),
+            phase=args.phase,
+            max_steps=args.max_steps,
+            seed=args.seed,
+            resume=args.resume,
+            compiled=args.compile,
+            quiet=args.quiet or processes.rank() > 0,
         ),
-        preset=chosen,
-        seed=args.seed,
-        max_steps=args.max_steps,
-        device=device,
-        advance=lambda amount: None,
+        device,
+        limit_s,
     )
-    stages = {1: (chosen.phase1, phases.phase1), 2: (chosen.phase2, phases.phase2)}
-    for number, (config, phase) in stages.items():
-        if args.phase in (None, number):
-            with progress(f"{name}, phase {number}", run.steps(config), quiet=args.quiet) as run.advance:
-                found = phase(run)
-            _save(run, found, folder, args)
-    print_table(f"{name}: {len(table.rows('val'))} validation photos", metrics.COLUMNS, metrics.table(found))
+    if processes.rank():
+        return 0
+    page = checkpoint.read(folder)
+    print_table(
+        f"{table.name}: {len(table.rows('val'))} validation photos", metrics.COLUMNS, metrics.table(page.metrics)
+    )
+    print_table(
+        "calibration, measured on photos that it was not fitted to", calibrate.COLUMNS, calibrate.table(page.gains)
+    )
     for path in sorted([*table.absent, *run.unreadable]):
         note(f"left out, {'not there' if path in table.absent else 'unreadable'}: {path}")
     note(f"checkpoint: {folder}", quiet=args.quiet)
     return len(table.absent) + len(run.unreadable)
 
 
-def _start(table: Table, chosen: Preset, folder: Path, phase: int | None) -> FacetModel:
-    from train import checkpoint, network
+def _chosen(args: argparse.Namespace) -> Preset:
+    """The preset, with what the options change of it."""
+    from train.network import with_backbone
 
-    if phase != 2:
-        classes = [len(attribute.classes) for attribute in table.attributes]
-        return network.create(chosen.model, classes, chosen.weights)
-    model, page = checkpoint.load(folder)
-    if page.categories != table.categories:
-        raise UserError(f"the checkpoint in {folder} was trained on another taxonomy\ntrain it anew without --phase 2")
-    if page.preset.model != chosen.model:
-        raise UserError(f"the checkpoint in {folder} is another model\nname its preset with: --preset")
-    return model
-
-
-def _save(run: Run, found: list[Score], folder: Path, args: argparse.Namespace) -> None:
-    from train import checkpoint
-
-    page = checkpoint.Checkpoint(
-        slug=folder.name,
-        categories=run.table.categories,
-        preprocess=run.spec,
-        routes=run.table.routes,
-        preset=run.preset,
-        metrics=tuple(found),
-        provenance={
-            "data": os.fspath(args.data),
-            "photos": str(len(run.table.rows("train"))),
-            "seed": str(args.seed),
-            **{package: version(package) for package in ("torch", "timm")},
-        },
-    )
-    checkpoint.save(folder, run.model, page)
+    chosen = preset(args.preset)
+    if args.backbone:
+        chosen = with_backbone(chosen, args.backbone)
+    if args.size:
+        chosen = replace(chosen, model=replace(chosen.model, size=args.size))
+    if args.weights:
+        chosen = replace(chosen, weights=args.weights)
+    first, second = chosen.phase1, chosen.phase2
+    if args.epochs:
+        first = replace(first, epochs=args.epochs)
+    if args.batch or args.passes:
+        first, second = (
+            replace(phase, batch=args.batch or phase.batch, passes=args.passes or phase.passes)
+            for phase in (first, second)
+        )
+    return replace(chosen, phase1=first, phase2=second)
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 1 << 32:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {(1 << 32) - 1}, got {text!r}")
     return int(text)
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of hours, got {text!r}") from None
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"must be more than 0 hours, got {text!r}")
+    return hours
 
 
 if __name__ == "__main__":

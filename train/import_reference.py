@@ -98,7 +98,7 @@ def convert(args: argparse.Namespace) -> int:
             **{package: version(package) for package in ("torch", "timm")},
         },
     )
-    checkpoint.save(folder, model_of(args.file, state, chosen.model, category), page)
+    checkpoint.save(folder, model_of(args.file, state, chosen.model, category).state_dict(), page)
     note(f"checkpoint: {folder}")
     return DONE
 

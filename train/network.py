@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from runtime.errors import UserError
 from train import heads
-from train.config import ModelConfig
+from train.config import ModelConfig, Preset
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -73,6 +74,30 @@ def create_backbone(config: ModelConfig, *, pretrained: bool = False) -> nn.Modu
     if config.last_stage:
         backbone.prune_intermediate_layers(1, prune_norm=True, prune_head=True)
     return cast("nn.Module", backbone)
+
+
+def with_backbone(preset: Preset, name: str) -> Preset:
+    """The preset on another timm backbone, with that one's own normalisation, and its weights from the hub."""
+    import timm
+
+    try:
+        found = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        found = None
+    if found is None:
+        raise UserError(
+            f"no such backbone: {name!r}\nlist them with: python -c 'import timm; print(timm.list_models())'"
+        )
+    (red, green, blue), deviations = found.mean, found.std
+    model = replace(
+        preset.model,
+        backbone=name,
+        backbone_args={},
+        last_stage=False,
+        mean=(red, green, blue),
+        std=(deviations[0], deviations[1], deviations[2]),
+    )
+    return replace(preset, model=model, weights="hub")
 
 
 def normalise(images_BHWC: Tensor, config: ModelConfig) -> Tensor:

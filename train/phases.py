@@ -1,248 +1,214 @@
 """The two phases: everything end to end, then the heads alone, each attribute keeping its own best epoch."""
 
-# B batch, N rows, K classes, L attributes
+# B batch, C channels, H height, W width, L attributes
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runtime.bundle import Preprocess
-from runtime.errors import UserError
-from train import batchnorm, data, metrics
-from train.config import PhaseConfig, Preset
-from train.data import Table
-from train.losses import masked_cross_entropy, mmd
+from train import batchnorm, optimise, processes
+from train.best import BestEpoch, BestHeads
+from train.clock import Clock
+from train.curves import Epoch
 from train.metrics import Score
-from train.network import FacetModel, normalise
-from train.photos import Batch, Item, Photos, batches, in_order
+from train.network import FacetModel, Output
+from train.objective import Means, Objective
+from train.optimise import Average, Optimiser
+from train.resume import Progress, Saved, digest
+from train.run import Run
 
-# Photos from which BatchNorm takes its statistics, and those validated at once.
+# Photos from which BatchNorm takes its statistics.
 BATCHNORM_PHOTOS = 320
-VALIDATION_BATCH = 32
+# The last evaluation of a phase may take so much longer than the first.
+EVALUATION_MARGIN = 1.3
+
+Keep = Callable[["State"], None]
 
 
 @dataclass(kw_only=True)
-class Run:
-    """One category's training: what does not change between the phases."""
+class State:
+    """All that changes in a phase."""
 
-    model: FacetModel
-    table: Table
-    spec: Preprocess
-    preset: Preset
-    seed: int
-    max_steps: int | None
-    device: torch.device
-    advance: Callable[[float], None]
-    """Called with 1 after each step."""
-    unreadable: set[Path] = field(default_factory=set)
+    run: Run
+    number: int
+    clock: Clock
+    optimiser: Optimiser
+    averaged: Average | None
+    best: BestEpoch | BestHeads
 
-    def epochs(self, phase: PhaseConfig) -> int:
-        """How often the training rows are gone through."""
-        return math.ceil(self.steps(phase) / self._steps_per_epoch(phase))
+    @property
+    def judged(self) -> FacetModel:
+        """The model that is evaluated and kept."""
+        return self.averaged.model if self.averaged else self.run.model
 
-    def steps(self, phase: PhaseConfig) -> int:
-        """How many optimiser steps that makes."""
-        epochs = max(phase.epochs, math.ceil(phase.min_steps / self._steps_per_epoch(phase)))
-        steps = epochs * self._steps_per_epoch(phase)
-        return min(steps, self.max_steps or steps)
+    def saved(self) -> Saved:
+        """To go on from."""
+        tensors, values = self.optimiser.state()
+        averaged = {"averaged": self.averaged.model.state_dict()} if self.averaged else {}
+        return Saved(
+            progress=Progress(
+                begun_with=digest(self.run),
+                phase=self.number,
+                spent_s=self.clock.seconds,
+                optimiser=values,
+                scores=tuple(self.best.scores),
+                history=tuple(self.run.history),
+                unreadable=tuple(sorted(map(str, self.run.unreadable))),
+            ),
+            tensors={
+                "model": self.run.model.state_dict(),
+                "best": self.best.state(),
+                "optimiser": tensors,
+                **averaged,
+            },
+        )
 
-    def _steps_per_epoch(self, phase: PhaseConfig) -> int:
-        return math.ceil(len(self.table.rows("train")) / phase.batch)
-
-    def training_batches(self, phase: PhaseConfig, epoch: int) -> Iterator[Batch]:
-        """One epoch: shuffled training photos, with the phase's share of unlabelled validation photos."""
-        rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(self.table.rows("train"))
-        targets = self.table.rows("val")
-        groups = []
-        for start in range(0, len(order), phase.batch):
-            group = [Item(int(row), epoch) for row in order[start : start + phase.batch]]
-            drawn = rng.choice(targets, min(phase.target_batch, len(targets)), replace=False)
-            groups.append(group + [Item(int(row), epoch, target=True) for row in drawn])
-        left = self.steps(phase) - epoch * self._steps_per_epoch(phase)
-        photos = Photos(self.table, self.spec, self.preset.augment, self.seed)
-        yield from self._readable(batches(photos, groups[:left], total=len(order)))
-
-    def plain_batches(self, rows: np.ndarray) -> Iterator[Batch]:
-        """Batches of unchanged photos, in the order of the rows."""
-        photos = Photos(self.table, self.spec, None, self.seed)
-        yield from self._readable(batches(photos, in_order(rows, VALIDATION_BATCH), total=len(rows)))
-
-    def inputs(self, batch: Batch) -> Tensor:
-        """The network's input for a batch, on its device, [B, 3, H, W]."""
-        return normalise(batch.images_BHWC.to(self.device, non_blocking=True), self.preset.model)
-
-    def _readable(self, found: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in found:
-            self.unreadable.update(batch.unreadable)
-            data.refuse_unreadable(sorted(self.unreadable), len(self.table.paths))
-            if len(batch.images_BHWC):
-                yield batch
+    def restore(self, saved: Saved) -> None:
+        """Go on from there."""
+        self.run.model.load_state_dict(saved.tensors["model"])
+        if self.averaged:
+            self.averaged.model.load_state_dict(saved.tensors["averaged"])
+        self.best.load(saved.tensors["best"], list(saved.progress.scores))
+        self.optimiser.load_state(saved.tensors.get("optimiser", {}), saved.progress.optimiser)
+        self.run.history[:] = saved.progress.history
+        self.run.unreadable |= set(map(Path, saved.progress.unreadable))
+        self.clock.spent_s = saved.progress.spent_s
+        self.run.advance(self.optimiser.taken)
 
 
-def phase1(run: Run) -> list[Score]:
-    """Train everything end to end; the model is left with its best epoch's weights, whose scores are given back."""
-    phase = run.preset.phase1
-    rows = np.random.default_rng(run.seed).permutation(run.table.rows("train"))[:BATCHNORM_PHOTOS]
-    batchnorm.recentre(run.model.backbone, (run.inputs(batch) for batch in run.plain_batches(rows)))
-    averaged = copy.deepcopy(run.model).eval()
-    keeper = _Best(averaged if phase.ema_decay else run.model)
-    heads = [*run.model.neck.parameters(), *run.model.heads.parameters()]
-    optimiser = _optimiser(phase, {phase.backbone_lr: list(run.model.backbone.parameters())}, heads)
-    schedule = _Schedule(optimiser, phase, run.steps(phase))
-    for epoch in range(run.epochs(phase)):
-        run.model.train()
-        batchnorm.freeze(run.model)
-        for batch in run.training_batches(phase, epoch):
-            output = run.model(run.inputs(batch))
-            labels_BL = batch.labels_BL.to(run.device)
-            loss = masked_cross_entropy(output.logits, labels_BL, smoothing=phase.label_smoothing)
-            is_target = batch.is_target_B.to(run.device)
-            if phase.mmd_weight and is_target.sum() > 1 and (~is_target).sum() > 1:
-                loss = loss + phase.mmd_weight * mmd(output.features[~is_target], output.features[is_target])
-            _step(loss, optimiser, heads + list(run.model.backbone.parameters()), phase.clip_norm)
-            schedule.step()
-            if phase.ema_decay:
-                _average(averaged, run.model, schedule.taken, phase.ema_decay)
+def train(
+    run: Run, number: int, *, clock: Clock | None = None, saved: Saved | None = None, keep: Keep = lambda state: None
+) -> list[Score]:
+    """Go through a phase; the model is left with the best of its epochs, whose scores are given back.
+
+    Args:
+        clock: ends the phase in time, with the schedule run down.
+        saved: the state of this phase to go on from.
+        keep: called after each epoch.
+    """
+    clock = clock or Clock()
+    learner = _EndToEnd(run) if number == 1 else _HeadsAlone(run)
+    phase = learner.phase
+    state = State(
+        run=run,
+        number=number,
+        clock=clock,
+        optimiser=Optimiser(
+            learner.groups, phase, run.steps(phase), gone=lambda: clock.gone, half=run.half is torch.float16
+        ),
+        averaged=Average(run.model, phase.ema_decay) if phase.ema_decay else None,
+        best=learner.best,
+    )
+    if saved:
+        state.restore(saved)
+    else:
+        before = clock.seconds
+        _epoch_ended(state, 0, Means())
+        clock.reserve_s = EVALUATION_MARGIN * (clock.seconds - before)
+    objective = Objective(run, phase)
+    for epoch in range(run.history[-1].epoch, run.epochs(phase)):
+        if timed_out(state):
+            break
+        # Dropout depends on nothing but this: an epoch that is begun again is the same.
+        torch.manual_seed(abs(hash((run.seed, number, epoch, processes.rank()))))
+        learner.mode()
+        losses = Means()
+        for batches in run.training_steps(phase, epoch):
+            counts_L = objective.counts(batches)
+            for batch in batches:
+                with learner.synchronised(batch is batches[-1]):
+                    loss, parts = objective(learner, batch, counts_L, passes=len(batches))
+                    state.optimiser.collect(loss)
+                losses.add(parts)
+            state.optimiser.step()
+            if state.averaged:
+                state.averaged.follow(run.model, state.optimiser.taken)
             run.advance(1)
-        found = evaluate(run, keeper.model)
-        keeper.see(found)
-        schedule.epoch_ended(sum(score.loss for score in found))
-    run.model.load_state_dict(keeper.state)
-    return keeper.scores
+            if timed_out(state):
+                break
+        _epoch_ended(state, epoch + 1, losses)
+        keep(state)
+    run.model.load_state_dict(state.best.state())
+    return state.best.scores
 
 
-def phase2(run: Run) -> list[Score]:
-    """Train the heads on the frozen backbone; each is left with the best of its own epochs, the start included."""
-    phase = run.preset.phase2
-    heads = run.model.heads
-    names = [attribute.name for attribute in run.table.attributes]
-
-    def copies() -> dict[str, tuple[Score, list[Tensor]]]:
-        return {
-            score.attribute: (score, [row.clone() for row in heads.rows_of(names.index(score.attribute))])
-            for score in evaluate(run, run.model)
-        }
-
-    best = copies()
-    parameters = list(heads.parameters())
-    optimiser = _optimiser(phase, {}, parameters)
-    schedule = _Schedule(optimiser, phase, run.steps(phase))
-    run.model.eval()
-    for epoch in range(run.epochs(phase)):
-        heads.train()
-        for batch in run.training_batches(phase, epoch):
-            with torch.no_grad():
-                map_BCHW = run.model.map(run.inputs(batch))
-            loss = masked_cross_entropy(
-                heads(map_BCHW), batch.labels_BL.to(run.device), smoothing=phase.label_smoothing
-            )
-            _step(loss, optimiser, parameters, phase.clip_norm)
-            schedule.step()
-            run.advance(1)
-        now = copies()
-        schedule.epoch_ended(sum(score.loss for score, _ in now.values()))
-        best |= {name: kept for name, kept in now.items() if kept[0].hm > best[name][0].hm}
-    for name, (_, kept) in best.items():
-        for parameter, value in zip(heads.rows_of(names.index(name)), kept, strict=True):
-            parameter.copy_(value)
-    return [score for score, _ in best.values()]
+def timed_out(state: State) -> bool:
+    """Whether the time of the phase is up, in any process."""
+    return state.clock.limit_s is not None and processes.any_of(state.clock.gone >= 1, state.run.device)
 
 
-def evaluate(run: Run, model: FacetModel) -> list[Score]:
-    """The model's scores on the validation photos."""
-    rows = run.table.rows("val")
-    model.eval()
-    answers, labels = [], []
-    with torch.inference_mode():
-        for batch in run.plain_batches(rows):
-            logits = model(run.inputs(batch)).logits
-            answers.append([logits_BK.float().softmax(1).cpu().numpy() for logits_BK in logits])
-            labels.append(batch.labels_BL.numpy())
-    probabilities = [np.concatenate(parts) for parts in zip(*answers, strict=True)]
-    return metrics.scores(run.table.categories, probabilities, np.concatenate(labels), run.table.commonest())
+def _epoch_ended(state: State, epoch: int, losses: Means) -> None:
+    found = state.run.evaluate(state.judged)
+    state.best.see(state.judged, found)
+    if epoch:
+        state.optimiser.epoch_ended(sum(score.loss for score in found))
+    state.run.history.append(
+        Epoch(
+            phase=state.number,
+            epoch=epoch,
+            steps=state.optimiser.taken,
+            seconds=state.clock.seconds,
+            loss=losses.of("loss"),
+            mmd=losses.of("mmd"),
+            rate=state.optimiser.rate,
+            scores=tuple(found),
+        )
+    )
 
 
-class _Best:
-    """Keeps the state of the best epoch of a model that goes on changing."""
+class _EndToEnd:
+    """Phase 1: what learns, and how a batch goes through it."""
 
-    def __init__(self, model: FacetModel) -> None:
-        self.model = model
-        self.state = copy.deepcopy(model.state_dict())
-        self.scores: list[Score] = []
+    def __init__(self, run: Run) -> None:
+        self.phase = run.preset.phase1
+        self._model = run.model
+        rows = np.random.default_rng(run.seed).permutation(run.rows(self.phase))[:BATCHNORM_PHOTOS]
+        batches = (batch for batch in run.plain_batches(rows) if len(batch.images_BHWC))
+        batchnorm.recentre(run.model.backbone, (run.inputs(batch) for batch in batches))
+        self.groups = optimise.end_to_end(run.model, self.phase)
+        self.best = BestEpoch(run.model)
+        compiled: nn.Module = torch.compile(run.model) if run.compiled else run.model  # type: ignore[assignment]
+        self._network = processes.parallel(compiled, run.device)
 
-    def see(self, scores: list[Score]) -> None:
-        if not self.scores or metrics.mean_hm(scores) > metrics.mean_hm(self.scores):
-            self.scores, self.state = scores, copy.deepcopy(self.model.state_dict())
+    def mode(self) -> None:
+        self._model.train()
+        batchnorm.freeze(self._model)
 
+    def __call__(self, inputs_BCHW: Tensor) -> Output:
+        output: Output = self._network(inputs_BCHW)
+        return output
 
-class _Schedule:
-    """The learning rate over a phase: warm-up and cosine by the step, or plateau by the epoch."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer, phase: PhaseConfig, steps: int) -> None:
-        self.taken = 0
-        self._plateau = None
-        self._cosine = None
-        if phase.schedule == "plateau":
-            self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, patience=1)
-        else:
-            warmup = max(1, round(phase.warmup * steps))
-
-            def share(step: int) -> float:
-                climb = min(1.0, (step + 1) / warmup)
-                return climb * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / steps)))
-
-            self._cosine = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
-
-    def step(self) -> None:
-        self.taken += 1
-        if self._cosine:
-            self._cosine.step()
-
-    def epoch_ended(self, loss: float) -> None:
-        if self._plateau:
-            self._plateau.step(loss)
+    def synchronised(self, last: bool) -> AbstractContextManager[object]:
+        """Around a pass: gradients go to the other processes with a step's last one."""
+        return processes.synchronised(self._network, last)
 
 
-def _optimiser(
-    phase: PhaseConfig, backbone: dict[float, list[nn.Parameter]], heads: list[nn.Parameter]
-) -> torch.optim.Optimizer:
-    def groups(rate: float, parameters: list[nn.Parameter]) -> list[dict[str, object]]:
-        # Biases and normalisation scales are not shrunk: their size carries no complexity.
-        return [
-            {"params": [p for p in parameters if p.ndim > 1], "lr": rate, "weight_decay": phase.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
-        ]
+class _HeadsAlone:
+    """Phase 2: the backbone is frozen, and goes through each photo once for all heads."""
 
-    every = groups(phase.heads_lr, heads)
-    for rate, parameters in backbone.items():
-        every += groups(rate, parameters)
-    return torch.optim.AdamW([group for group in every if group["params"]])
+    def __init__(self, run: Run) -> None:
+        self.phase = run.preset.phase2
+        self._model = run.model
+        self.groups = optimise.heads_alone(run.model, self.phase)
+        self.best = BestHeads(run.model, run.table.keys)
+        self._heads = processes.parallel(run.model.heads, run.device)
 
+    def mode(self) -> None:
+        self._model.eval()
+        self._model.heads.train()
 
-def _step(loss: Tensor, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], clip_norm: float) -> None:
-    if not torch.isfinite(loss):
-        raise UserError(f"the loss became {loss.item()}: the last checkpoint written is kept\ntry a smaller rate")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(parameters, clip_norm)
-    optimiser.step()
+    def __call__(self, inputs_BCHW: Tensor) -> Output:
+        with torch.no_grad():
+            map_BCHW = self._model.map(inputs_BCHW)
+        return Output(self._heads(map_BCHW), map_BCHW.mean((2, 3)))
 
-
-@torch.no_grad()
-def _average(averaged: FacetModel, model: FacetModel, taken: int, decay: float) -> None:
-    # Early on the average would be mostly the start: a shorter memory first.
-    decay = min(decay, taken / (taken + 20))
-    for kept, value in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.dtype.is_floating_point:
-            kept.lerp_(value, 1 - decay)
-        else:
-            kept.copy_(value)
+    def synchronised(self, last: bool) -> AbstractContextManager[object]:
+        """Around a pass: gradients go to the other processes with a step's last one."""
+        return processes.synchronised(self._heads, last)

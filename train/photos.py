@@ -29,6 +29,7 @@ class Item(NamedTuple):
     """One photo asked for."""
 
     row: int
+    """Of the table, or an index into its target photos."""
     draw: int
     """Which random change it gets; the same draw of the same row is the same picture."""
     target: bool = False
@@ -43,10 +44,20 @@ class Batch(NamedTuple):
     labels_BL: Tensor
     """int64, MISSING where there is none."""
     is_target_B: Tensor
+    rows_B: Tensor
     unreadable: list[Path]
 
 
-class Photos(Dataset[tuple[np.ndarray | None, np.ndarray, bool, Path]]):
+class Sample(NamedTuple):
+    """One photo, before it is part of a batch; no image where it could not be read."""
+
+    image_HWC: np.ndarray | None
+    labels_L: np.ndarray
+    item: Item
+    path: Path
+
+
+class Photos(Dataset[Sample]):
     """A table's photos at the model's size, changed at random where `config` says how."""
 
     def __init__(self, table: Table, spec: Preprocess, config: AugmentConfig | None, seed: int) -> None:
@@ -55,19 +66,19 @@ class Photos(Dataset[tuple[np.ndarray | None, np.ndarray, bool, Path]]):
         self._config = config
         self._seed = seed
 
-    def __getitem__(self, item: Item) -> tuple[np.ndarray | None, np.ndarray, bool, Path]:
-        path = self._table.paths[item.row]
-        labels = self._table.labels_NL[item.row]
+    def __getitem__(self, item: Item) -> Sample:
         if item.target:
-            labels = np.full_like(labels, MISSING)
+            path, labels_L = self._table.targets[item.row], np.full(self._table.labels_NL.shape[1], MISSING)
+        else:
+            path, labels_L = self._table.paths[item.row], self._table.labels_NL[item.row]
         try:
-            image = images.fit(images.decode(path), self._spec)
+            image_HWC = images.fit(images.decode(path), self._spec)
         except images.PhotoError:
-            return None, labels, item.target, path
+            return Sample(None, labels_L, item, path)
         if self._config:
             rng = np.random.default_rng((self._seed, item.row, item.draw, item.target))
-            image = augment(image, self._config, rng)
-        return image, labels, item.target, path
+            image_HWC = augment(image_HWC, self._config, rng)
+        return Sample(image_HWC, labels_L, item, path)
 
 
 def batches(photos: Photos, groups: Iterable[list[Item]], *, total: int) -> Iterator[Batch]:
@@ -89,14 +100,28 @@ def in_order(rows: np.ndarray, batch: int) -> list[list[Item]]:
     return [[Item(int(row), 0) for row in rows[start : start + batch]] for start in range(0, len(rows), batch)]
 
 
-def _collate(samples: list[tuple[np.ndarray | None, np.ndarray, bool, Path]]) -> Batch:
-    readable = [(image, labels, target) for image, labels, target, _ in samples if image is not None]
-    unreadable = [path for image, _, _, path in samples if image is None]
-    if not readable:
-        return Batch(torch.empty(0), torch.empty(0), torch.empty(0), unreadable)
-    photos, labels, targets = zip(*readable, strict=True)
+def blank(spec: Preprocess, attributes: int) -> Batch:
+    """One black photo that counts nowhere, for a process whose share of a batch has none: all must take the step."""
     return Batch(
-        torch.from_numpy(np.stack(photos)), torch.from_numpy(np.stack(labels)), torch.tensor(targets), unreadable
+        torch.zeros(1, spec.height, spec.width, 3, dtype=torch.uint8),
+        torch.full((1, attributes), MISSING),
+        torch.tensor([False]),
+        torch.tensor([-1]),
+        [],
+    )
+
+
+def _collate(samples: list[Sample]) -> Batch:
+    readable = [(sample.image_HWC, sample) for sample in samples if sample.image_HWC is not None]
+    unreadable = [sample.path for sample in samples if sample.image_HWC is None]
+    if not readable:
+        return Batch(torch.empty(0), torch.empty(0), torch.empty(0), torch.empty(0), unreadable)
+    return Batch(
+        torch.from_numpy(np.stack([image_HWC for image_HWC, _ in readable])),
+        torch.from_numpy(np.stack([sample.labels_L for _, sample in readable])),
+        torch.tensor([sample.item.target for _, sample in readable]),
+        torch.tensor([sample.item.row for _, sample in readable]),
+        unreadable,
     )
 
 

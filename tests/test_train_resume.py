@@ -1,0 +1,182 @@
+"""A training that was killed goes on to the very weights that it would have had."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.train_parts import write_data
+from train import checkpoint, fit, resume
+
+ROOT = Path(__file__).resolve().parents[1]
+# Dropout, averaged weights, changed photos, the MMD term: all that could differ the second time.
+OPTIONS = ["--backbone", "test_efficientnet", "--weights", "none", "--size", "64", "--batch", "6", "--max-steps", "12"]
+# After each epoch of 3 steps its state is written: four times in phase 1, four times in phase 2.
+KILLS = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The same additions in the same order, in this process as in those that are killed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("resume") / "data")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    assert fit.main(arguments(data, out)) == 0
+    return out / "cap"
+
+
+def arguments(data: Path, out: Path, *options: str) -> list[str]:
+    return ["--data", str(data), "--out", str(out), "--quiet", *OPTIONS, *options]
+
+
+def begin(data: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "train.fit", *arguments(data, out, *options)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def assert_same(found: Path, wanted: Path) -> None:
+    ours, theirs = (load_file(folder / checkpoint.WEIGHTS) for folder in (found, wanted))
+    assert ours.keys() == theirs.keys()
+    assert all(value.equal(theirs[name]) for name, value in ours.items())
+    one, other = checkpoint.read(found), checkpoint.read(wanted)
+    assert (one.metrics, one.temperatures, one.categories) == (other.metrics, other.temperatures, other.categories)
+    times = [[(e.phase, e.epoch, e.steps, e.loss, e.mmd, e.scores) for e in page.history] for page in (one, other)]
+    assert times[0] == times[1]
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_a_training_killed_in_either_phase_goes_on_to_the_same_weights_bit_for_bit(
+    data: Path, uninterrupted: Path, tmp_path: Path, phase: int
+) -> None:
+    process = begin(data, tmp_path)
+    state = tmp_path / "cap" / resume.FILE
+    try:
+        while phase_of(state) < phase and process.poll() is None:
+            time.sleep(0.01)
+    finally:
+        kill(process)
+    assert process.returncode == -signal.SIGKILL, "the training was over before it could be killed"
+    assert fit.main(arguments(data, tmp_path, "--resume")) == 0
+    assert_same(tmp_path / "cap", uninterrupted)
+    assert not state.exists()
+
+
+def phase_of(state: Path) -> int:
+    """The phase of the state that was written last; 0 before the first."""
+    from safetensors import safe_open
+
+    if not state.exists():
+        return 0
+    with safe_open(state, framework="pt") as file:
+        return 1 if '"phase":1,"spent_s"' in file.metadata()[resume.PAGE] else 2
+
+
+@pytest.mark.slow
+def test_five_kills_at_random_moments_change_nothing(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    started = time.monotonic()
+    process = begin(data, tmp_path / "timed")
+    process.communicate()
+    whole_s = time.monotonic() - started
+    moments = []
+    for turn in range(KILLS):
+        process = begin(data, tmp_path, *(["--resume"] if turn else []))
+        # Most of the time goes into loading torch: later moments more often, so that some fall into the training.
+        moments.append(rng.uniform(0.3, 0.95) * whole_s)
+        time.sleep(moments[-1])
+        kill(process)
+    process = begin(data, tmp_path, "--resume")
+    _, err = process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert_same(tmp_path / "cap", uninterrupted)
+    assert_same(tmp_path / "timed" / "cap", uninterrupted)
+
+
+def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state of a training that was interrupted after its first epoch, as by Ctrl-C."""
+    write = resume.write
+
+    def then_stop(folder: Path, saved: resume.Saved) -> None:
+        write(folder, saved)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "write", then_stop)
+    assert fit.main(arguments(data, out)) == 130
+    monkeypatch.setattr(resume, "write", write)
+    return out / "cap" / resume.FILE
+
+
+def test_an_unfinished_training_is_not_begun_anew_unasked(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = interrupted(data, tmp_path, monkeypatch)
+    before = state.read_bytes()
+    assert fit.main(arguments(data, tmp_path)) == 2
+    assert f"go on with it: --resume, or start anew: rm {state}" in capsys.readouterr().err
+    assert state.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [["--seed", "1"], ["--batch", "9"], ["--max-steps", "13"]])
+def test_a_training_does_not_go_on_with_other_settings(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+) -> None:
+    state = interrupted(data, tmp_path, monkeypatch)
+    assert fit.main(arguments(data, tmp_path, "--resume", *change)) == 2
+    assert f"was begun with other data or settings\nstart anew with: rm {state}" in capsys.readouterr().err
+
+
+def test_a_state_that_is_damaged_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = interrupted(data, tmp_path, monkeypatch)
+    for content in (b"", b"not a state", state.read_bytes()[:1000]):
+        state.write_bytes(content)
+        assert fit.main(arguments(data, tmp_path, "--resume")) == 2
+        assert f"{state} is not the state of a training: " in capsys.readouterr().err
+    save_file({"model/weight": torch.zeros(1)}, state)
+    assert fit.main(arguments(data, tmp_path, "--resume")) == 2
+    assert f"{state} is not the state of a training: " in capsys.readouterr().err
+
+
+def test_resuming_what_is_finished_leaves_it_as_it_is(
+    data: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in uninterrupted.iterdir() if path.is_file()}
+    assert fit.main([*arguments(data, uninterrupted.parent, "--resume")]) == 0
+    assert {path.name: path.read_bytes() for path in uninterrupted.iterdir() if path.is_file()} == before
+
+
+def test_resuming_what_was_never_begun_begins_it(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    assert fit.main(arguments(data, tmp_path, "--resume")) == 0
+    assert_same(tmp_path / "cap", uninterrupted)

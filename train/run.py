@@ -1,0 +1,147 @@
+"""One training in the making: its model, its photos by the batch, and how good it is so far."""
+
+# B batch, N rows, K classes, L attributes
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.bundle import Preprocess
+from runtime.errors import UserError
+from train import data, metrics, processes
+from train.config import MISSING, PhaseConfig, Preset
+from train.curves import Epoch
+from train.data import Table
+from train.metrics import Score
+from train.network import FacetModel, normalise
+from train.photos import Batch, Item, Photos, batches, in_order
+
+VALIDATION_BATCH = 32
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What does not change between the phases."""
+
+    model: FacetModel
+    table: Table
+    spec: Preprocess
+    preset: Preset
+    seed: int
+    max_steps: int | None
+    device: torch.device
+    compiled: bool = False
+    """Forward and backward passes of phase 1 through torch.compile."""
+    advance: Callable[[float], None] = lambda amount: None
+    """Called with the number of steps taken since the last call."""
+    unreadable: set[Path] = field(default_factory=set)
+    history: list[Epoch] = field(default_factory=list)
+
+    def rows(self, phase: PhaseConfig) -> np.ndarray:
+        """The rows that a phase trains on."""
+        rows = self.table.rows("train", complete=phase.complete_rows)
+        if not len(rows):
+            raise UserError(
+                f"no training row of {self.table.name!r} has every label, and the preset trains on no others\n"
+                "take one that masks missing labels: --preset default"
+            )
+        return rows
+
+    def epochs(self, phase: PhaseConfig) -> int:
+        """How often the training rows are gone through."""
+        return math.ceil(self.steps(phase) / self.steps_per_epoch(phase))
+
+    def steps(self, phase: PhaseConfig) -> int:
+        """How many optimiser steps that makes."""
+        epochs = max(phase.epochs, math.ceil(phase.min_steps / self.steps_per_epoch(phase)))
+        steps = epochs * self.steps_per_epoch(phase)
+        return min(steps, self.max_steps or steps)
+
+    def steps_per_epoch(self, phase: PhaseConfig) -> int:
+        """How many of them go through the training rows once."""
+        return math.ceil(len(self.rows(phase)) / phase.batch)
+
+    def training_steps(self, phase: PhaseConfig, epoch: int) -> Iterator[list[Batch]]:
+        """One epoch: for each optimiser step this process's passes, shuffled training photos among the phase's
+        share of unlabelled photos of the target domain."""
+        rng = np.random.default_rng((self.seed, epoch))
+        rows = rng.permutation(self.rows(phase))
+        targets = len(self.table.targets)
+        parts = phase.passes * processes.world()
+        groups: list[list[Item]] = []
+        left = self.steps(phase) - epoch * self.steps_per_epoch(phase)
+        for start in range(0, len(rows), phase.batch)[:left]:
+            items = [Item(int(row), epoch) for row in rows[start : start + phase.batch]]
+            drawn = rng.choice(targets, min(phase.target_batch, targets), replace=False)
+            unlabelled = [Item(int(index), epoch, target=True) for index in drawn]
+            # Both kinds are dealt out alike: each pass compares the two domains.
+            mine = range(processes.rank(), parts, processes.world())
+            groups += [items[part::parts] + unlabelled[part::parts] for part in mine]
+        photos = Photos(self.table, self.spec, self.preset.augment, self.seed)
+        found = self._watched(batches(photos, groups, total=len(rows)))
+        for first in found:
+            yield [first, *(next(found) for _ in range(phase.passes - 1))]
+
+    def plain_batches(self, rows: np.ndarray) -> Iterator[Batch]:
+        """Batches of unchanged photos, in the order of the rows."""
+        photos = Photos(self.table, self.spec, None, self.seed)
+        yield from self._watched(batches(photos, in_order(rows, VALIDATION_BATCH), total=len(rows)))
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """The network's input for a batch, on its device, [B, 3, H, W]."""
+        return normalise(batch.images_BHWC.to(self.device, non_blocking=True), self.preset.model)
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type of the forward pass on a GPU: bfloat16, float16 before Ampere; None on a CPU, where it is slower."""
+        if self.device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around a forward pass."""
+        return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
+
+    def answers(self, model: FacetModel, split: str = "val") -> tuple[list[np.ndarray], np.ndarray]:
+        """The model's probabilities, an [N, K] an attribute, for the readable photos of a split, and their rows."""
+        rows = self.table.rows(split)[processes.rank() :: processes.world()]
+        model.eval()
+        answers, seen = [], []
+        with torch.inference_mode(), self.autocast():
+            for batch in self.plain_batches(rows):
+                if len(batch.images_BHWC):
+                    logits = model(self.inputs(batch)).logits
+                    answers.append([logits_BK.float().softmax(1).cpu().numpy() for logits_BK in logits])
+                    seen.append(batch.rows_B.numpy())
+        shares = processes.everyone((answers, seen))
+        rows = np.concatenate([part for _, seen in shares for part in seen])
+        order = rows.argsort()
+        columns = zip(*(part for answers, _ in shares for part in answers), strict=True)
+        return [np.concatenate(column)[order] for column in columns], rows[order]
+
+    def evaluate(self, model: FacetModel) -> list[Score]:
+        """The model's scores on the validation photos."""
+        probabilities, rows = self.answers(model)
+        return metrics.scores(self.table.categories, probabilities, self.table.labels_NL[rows], self.table.commonest())
+
+    def class_counts(self, phase: PhaseConfig) -> list[Tensor]:
+        """For each attribute, how many labels of each class the phase trains on, float [K]."""
+        labels_NL = self.table.labels_NL[self.rows(phase)]
+        return [
+            torch.from_numpy(np.bincount(column[column != MISSING], minlength=len(attribute.classes))).float()
+            for attribute, column in zip(self.table.attributes, labels_NL.T, strict=True)
+        ]
+
+    def _watched(self, found: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in found:
+            self.unreadable.update(batch.unreadable)
+            data.refuse_unreadable(sorted(self.unreadable), len(self.table.paths))
+            yield batch
