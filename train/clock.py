@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 
-@dataclass(kw_only=True)
 class Clock:
     """Counts the seconds of a phase, and says how much of a limit they are.
 
     A phase that is resumed starts with what it had spent: the limit is one on work, not on the calendar.
     """
 
-    limit_s: float | None = None
-    """None for no limit."""
-    spent_s: float = 0.0
-    reserve_s: float = 0.0
-    """Kept back, for the evaluation that ends the phase."""
-    _started: float = field(default_factory=time.monotonic)
+    def __init__(self, limit_s: float | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        """`limit_s` of None is no limit; `now` gives seconds from any start."""
+        self.limit_s = limit_s
+        self.spent_s = 0.0
+        self.reserve_s = 0.0
+        """Kept back, for the evaluation that ends the phase."""
+        self._now = now
+        self._started = now()
 
     @property
     def seconds(self) -> float:
         """Spent so far."""
-        return self.spent_s + time.monotonic() - self._started
+        return self.spent_s + self._now() - self._started
 
     @property
     def gone(self) -> float:

@@ -113,7 +113,7 @@ def _one(
             quiet=args.quiet or processes.rank() > 0,
         ),
         device,
-        limit_s,
+        limit_s=limit_s,
     )
     if processes.rank():
         return 0
