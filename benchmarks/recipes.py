@@ -17,31 +17,28 @@ The time is that of all cores, counted as processor time, so that what else the 
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import record
+from benchmarks import record, standings, tasks
+from benchmarks.probe import probe
+from benchmarks.tasks import BY_EYE, GARMENT
+from runtime.bundle import replace_file
 from train.config import PRESETS, Preset
 
 if TYPE_CHECKING:
     from train.run import Run
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build" / "recipes"
-FOLDS = 5
-VAL_SHARE = 0.2
 MINUTES = 8.0
 SEEDS = (0, 1, 2)
 ABLATION_SEEDS = (0, 1)
+PROBE = "probe"
 RATES = (1e-5, 1e-4, 3e-4)
 """Of phase 1, searched for the reference recipe; the first is its own."""
 
@@ -60,13 +57,14 @@ class Recipe:
 class Job:
     """One line of the results."""
 
-    recipe: Recipe
+    recipe: Recipe | None
+    """None for the probe: a logistic regression on the features of the frozen backbone."""
     task: str
     seed: int
 
     @property
     def key(self) -> tuple[str, str, int]:
-        return self.recipe.name, self.task, self.seed
+        return self.recipe.name if self.recipe else PROBE, self.task, self.seed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,16 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="labels.csv, attributes.csv, images/")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="recipes to run (default: every one)")
     args = parser.parse_args(argv)
-    prepare(args.source)
+    tasks.prepare(args.source)
     path = record.RESULTS / f"recipes_{record.machine_slug()}.jsonl"
-    wanted = [job for job in jobs(path) if not args.only or job.recipe.name in args.only]
-    for number, job in enumerate(wanted, 1):
-        if job.key in done(path):
+    # A generator: which rate the reference goes on with is known only when its search is over.
+    for job in jobs(path):
+        if job.key in lines_of(path) or (args.only and job.key[0] not in args.only):
             continue
-        print(f"{number} of {len(wanted)}: {' '.join(map(str, job.key))}", flush=True)
-        line = json.dumps(run(job))
+        print(*job.key, flush=True)
+        line = json.dumps(run(job) if job.recipe else probed(job))
         with path.open("a") as file:
             file.write(line + "\n")
+    found = standings.summary(lines_of(path).values(), RATES) | {"minutes": MINUTES, "hardware": record.hardware()}
+    replace_file(path.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
     return 0
 
 
@@ -122,33 +122,21 @@ def reference(rate: float) -> Recipe:
 
 def jobs(path: Path) -> Iterator[Job]:
     """Every run of the study, in an order in which an unfinished one says most."""
-    tasks = ["garment", *(f"eye-{fold}" for fold in range(FOLDS))]
-    by_eye = tasks[1:]
+    groups = ((GARMENT,), BY_EYE)
     named = recipes()
-    for task_group in (tasks[:1], by_eye):
-        yield from (Job(recipe=reference(rate), task=task, seed=SEEDS[0]) for rate in RATES for task in task_group)
+    yield from (Job(recipe=None, task=task, seed=SEEDS[0]) for group in groups for task in group)
+    for group in groups:
+        yield from (Job(recipe=reference(rate), task=task, seed=SEEDS[0]) for rate in RATES for task in group)
     for seed in SEEDS:
-        for task_group in (tasks[:1], by_eye):
-            yield from (Job(recipe=named["default"], task=task, seed=seed) for task in task_group)
-            best = best_rate(path, task_group)
+        for group in groups:
+            yield from (Job(recipe=named["default"], task=task, seed=seed) for task in group)
+            best = standings.best_rate(lines_of(path), RATES, group)
             if best is not None:
-                yield from (Job(recipe=reference(best), task=task, seed=seed) for task in task_group)
+                yield from (Job(recipe=reference(best), task=task, seed=seed) for task in group)
     for seed in ABLATION_SEEDS:
-        yield from (Job(recipe=named[name], task="garment", seed=seed) for name in ("no MMD", "phase 1 alone"))
+        yield from (Job(recipe=named[name], task=GARMENT, seed=seed) for name in ("no MMD", "phase 1 alone"))
         names = ("complete rows", "no MMD", "phase 1 alone", "joint")
-        yield from (Job(recipe=named[name], task=task, seed=seed) for name in names for task in by_eye)
-
-
-def best_rate(path: Path, tasks: Sequence[str]) -> float | None:
-    """The rate with the highest mean HM on validation, over these tasks with the first seed; None before all ran."""
-    lines = lines_of(path)
-    found = {}
-    for rate in RATES:
-        mine = [lines.get((reference(rate).name, task, SEEDS[0])) for task in tasks]
-        if None in mine:
-            return None
-        found[rate] = sum(line["validation_hm"] for line in mine if line) / len(mine)
-    return max(found, key=lambda rate: found[rate])
+        yield from (Job(recipe=named[name], task=task, seed=seed) for name in names for task in BY_EYE)
 
 
 def lines_of(path: Path) -> dict[tuple[str, str, int], dict]:
@@ -159,65 +147,17 @@ def lines_of(path: Path) -> dict[tuple[str, str, int], dict]:
     return {(line["recipe"], line["task"], line["seed"]): line for line in lines}
 
 
-def done(path: Path) -> set[tuple[str, str, int]]:
-    """The keys of the runs made so far."""
-    return set(lines_of(path))
-
-
-def prepare(source: Path) -> None:
-    """The photos in the challenge's layout, and a train.csv for each task."""
-    from train import data, splits
-    from train.table import joint
-
-    whole = BUILD / "clothing"
-    if not (whole / "train.csv").exists():
-        command = [sys.executable, "examples/make_examples.py", "--source", str(source), "--full", str(whole)]
-        subprocess.run(command, cwd=ROOT, check=True)
-    with (whole / "train.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    _write(BUILD / "garment", whole, [row for row in rows if row["Category"] == "Garment"])
-    seen = [row for row in rows if row["split"] != "test"]
-    by_eye = [table for table in data.read(whole) if table.name != "Garment"]
-    merged = joint(by_eye)
-    # Folds by sender, stratified over every attribute: a fifth, then a quarter of the rest, and so on.
-    fold_of: dict[str, int] = {}
-    for fold in range(FOLDS):
-        left = [index for index, group in enumerate(merged.groups) if group not in fold_of]
-        chosen = [True] * len(left)
-        if fold < FOLDS - 1:
-            chosen = splits.stratified(
-                merged.labels_NL[left], merged.groups[left], share=1 / (FOLDS - fold), seed=0
-            ).tolist()
-        fold_of |= {merged.groups[index]: fold for index, mine in zip(left, chosen, strict=True) if mine}
-    for fold in range(FOLDS):
-        rest = [index for index, group in enumerate(merged.groups) if fold_of[group] != fold]
-        chosen = splits.stratified(merged.labels_NL[rest], merged.groups[rest], share=VAL_SHARE, seed=fold)
-        val = {merged.groups[index] for index, mine in zip(rest, chosen, strict=True) if mine}
-
-        def home(row: dict[str, str], fold: int = fold, val: set[str] = val) -> str:
-            # A sender's Garment rows go with its other rows: no photo is trained on in one head and scored in another.
-            if fold_of.get(row["group"]) == fold:
-                return "test"
-            if row["group"] in val or (row["group"] not in fold_of and row["split"] == "val"):
-                return "val"
-            return "train"
-
-        _write(BUILD / f"eye-{fold}", whole, [row | {"split": home(row)} for row in seen])
-
-
 def run(job: Job) -> dict[str, object]:
     """Train once and score what was left out."""
     import torch
 
-    from train import data, training
-    from train.table import joint
+    from train import training
 
-    folder = BUILD / job.task
-    tables = data.read(folder, names=["Garment"] if job.task == "garment" else [])
-    if job.task != "garment":
-        tables = [joint(tables)] if job.recipe.joint else [table for table in tables if table.name != "Garment"]
+    assert job.recipe, "the probe is no training"
+    folder = tasks.BUILD / job.task
+    tables = tasks.tables_of(job.task, together=job.recipe.joint)
     began = core_seconds()
-    out = BUILD / "checkpoints"
+    out = tasks.BUILD / "checkpoints"
     shutil.rmtree(out, ignore_errors=True)
     scored: list[dict[str, object]] = []
     validation: list[float] = []
@@ -240,14 +180,38 @@ def run(job: Job) -> dict[str, object]:
         scored += answers
         validation.append(found)
         steps += sum(epoch.steps for epoch in made.history if _ends_phase(epoch, made))
+    return _line(job, began, validation, scored, steps=steps)
+
+
+def probed(job: Job) -> dict[str, object]:
+    """The probe's line."""
+    began = core_seconds()
+    scored: list[dict[str, object]] = []
+    validation: list[float] = []
+    for table in tasks.tables_of(job.task):
+        found = probe(table, reference(RATES[0]).preset)
+        validation.append(sum(one.validation_hm for one in found) / len(found))
+        for (category, attribute), one in zip(table.keys, found, strict=True):
+            answers = one.answers_N.tolist()
+            truth = one.truth_N.tolist()
+            scored.append(
+                {"category": category, "attribute": attribute, "truth": truth, "plain": answers, "offset": answers}
+            )
+    return _line(job, began, validation, scored, steps=0)
+
+
+def _line(
+    job: Job, began: float, validation: Sequence[float], scored: Sequence[dict[str, object]], *, steps: int
+) -> dict[str, object]:
+    name, task, seed = job.key
     return {
-        "recipe": job.recipe.name,
-        "task": job.task,
-        "seed": job.seed,
+        "recipe": name,
+        "task": task,
+        "seed": seed,
         "minutes": round((core_seconds() - began) / 60, 2),
         "steps": steps,
         "validation_hm": sum(validation) / len(validation),
-        "attributes": scored,
+        "attributes": list(scored),
         "date": datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
         "versions": record.versions(),
     }
@@ -291,18 +255,6 @@ def core_seconds() -> float:
 def _ends_phase(epoch: object, made: Run) -> bool:
     last = {each.phase: each for each in made.history}
     return epoch in last.values()
-
-
-def _write(folder: Path, whole: Path, rows: Sequence[dict[str, str]]) -> None:
-    if (folder / "train.csv").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "train_images").symlink_to(whole / "train_images")
-    shutil.copy(whole / "category_attributes.csv", folder)
-    with (folder / "train.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

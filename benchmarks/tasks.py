@@ -1,0 +1,85 @@
+"""The tasks of the recipe study: whose photos train, which choose, and which are scored."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from train.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "recipes"
+FOLDS = 5
+VAL_SHARE = 0.2
+GARMENT = "garment"
+BY_EYE = tuple(f"eye-{fold}" for fold in range(FOLDS))
+
+
+def prepare(source: Path) -> None:
+    """The photos in the challenge's layout, and a train.csv for each task."""
+    from train import data, splits
+    from train.table import joint
+
+    whole = BUILD / "clothing"
+    if not (whole / "train.csv").exists():
+        command = [sys.executable, "examples/make_examples.py", "--source", str(source), "--full", str(whole)]
+        subprocess.run(command, cwd=ROOT, check=True)
+    with (whole / "train.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    _write(BUILD / GARMENT, whole, [row for row in rows if row["Category"] == "Garment"])
+    seen = [row for row in rows if row["split"] != "test"]
+    by_eye = [table for table in data.read(whole) if table.name != "Garment"]
+    merged = joint(by_eye)
+    # Folds by sender, stratified over every attribute: a fifth, then a quarter of the rest, and so on.
+    fold_of: dict[str, int] = {}
+    for fold in range(FOLDS):
+        left = [index for index, group in enumerate(merged.groups) if group not in fold_of]
+        chosen = [True] * len(left)
+        if fold < FOLDS - 1:
+            chosen = splits.stratified(
+                merged.labels_NL[left], merged.groups[left], share=1 / (FOLDS - fold), seed=0
+            ).tolist()
+        fold_of |= {merged.groups[index]: fold for index, mine in zip(left, chosen, strict=True) if mine}
+    for fold in range(FOLDS):
+        rest = [index for index, group in enumerate(merged.groups) if fold_of[group] != fold]
+        chosen = splits.stratified(merged.labels_NL[rest], merged.groups[rest], share=VAL_SHARE, seed=fold)
+        val = {merged.groups[index] for index, mine in zip(rest, chosen, strict=True) if mine}
+
+        def home(row: dict[str, str], fold: int = fold, val: set[str] = val) -> str:
+            # A sender's Garment rows go with its other rows: no photo is trained on in one head and scored in another.
+            if fold_of.get(row["group"]) == fold:
+                return "test"
+            if row["group"] in val or (row["group"] not in fold_of and row["split"] == "val"):
+                return "val"
+            return "train"
+
+        _write(BUILD / BY_EYE[fold], whole, [row | {"split": home(row)} for row in seen])
+
+
+def tables_of(task: str, *, together: bool = False) -> list[Table]:
+    """The tables that a task trains on."""
+    from train import data
+    from train.table import joint
+
+    tables = data.read(BUILD / task, names=["Garment"] if task == GARMENT else [])
+    if task == GARMENT:
+        return tables
+    return [joint(tables)] if together else [table for table in tables if table.name != "Garment"]
+
+
+def _write(folder: Path, whole: Path, rows: Sequence[dict[str, str]]) -> None:
+    if (folder / "train.csv").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train_images").symlink_to(whole / "train_images")
+    shutil.copy(whole / "category_attributes.csv", folder)
+    with (folder / "train.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
