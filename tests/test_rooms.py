@@ -22,7 +22,7 @@ RUNTIME_ALONE = {"export/engine.py"}
 RUNTIME_NEEDS = {"msgspec", "numpy", "cv2", "rich"}
 ENGINE_LIBRARIES = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"}
 HEAVY = {"numpy", "cv2", "torch", "torchvision", "timm", "safetensors", "pandas", "pyarrow", "sklearn", "rich"}
-HEAVY |= {"onnx", "onnxscript", "nncf", *ENGINE_LIBRARIES}
+HEAVY |= {"onnx", "onnxscript", "nncf", "jinja2", "tensorboard", *ENGINE_LIBRARIES}
 
 SOURCES = sorted(path.relative_to(ROOT) for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
 TREES = {source: ast.parse((ROOT / source).read_text(), str(source)) for source in SOURCES}
