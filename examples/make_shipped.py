@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in sorted((ROOT / "examples" / "bundles").iterdir()):
         # Garment's labels are published with the photos, test split included; the others' end with validation.
         split = "test" if folder.name == "garment" else "val"
-        scores = BUILD / f"{folder.name}.json"
+        report = BUILD / "reports" / folder.name
         run(
-            "-m", "train.evaluate", f"examples/bundles/{folder.name}", "--data", data, "--split", split, "--out", scores
+            "-m", "train.evaluate", f"examples/bundles/{folder.name}", "--data", data, "--split", split, "--out", report
         )
-        ((category, found),) = json.loads((ROOT / scores).read_text()).items()
-        figures.append({"category": category, "split": split, "scores": found})
+        ((category, found),) = json.loads((ROOT / report / "metrics.json").read_text()).items()
+        figures.append({"category": category, "split": split, "scores": found["scores"]})
     (ROOT / RESULTS / "shipped_models.json").write_text(json.dumps(figures, indent=1) + "\n")
     run(
         "-m",

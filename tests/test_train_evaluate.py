@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +31,12 @@ def tiny_preset() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports go to the folder one is in, unless told otherwise."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("evaluate") / "data")
@@ -46,11 +54,11 @@ def root(data: Path) -> Path:
 
 
 def scores(model: Path, data: Path, *options: str) -> dict[str, list[dict[str, Any]]]:
-    """What --out writes."""
-    out = data.parent / "scores.json"
+    """By category, the scores in metrics.json."""
+    out = data.parent / "report"
     assert evaluate.main([str(model), "--data", str(data), "--out", str(out), "--quiet", *options]) == 0
-    found: dict[str, list[dict[str, Any]]] = json.loads(out.read_text())
-    out.unlink()
+    found = {name: entry["scores"] for name, entry in json.loads((out / "metrics.json").read_text()).items()}
+    shutil.rmtree(out)
     return found
 
 
@@ -92,6 +100,38 @@ def test_a_bundle_scores_what_its_checkpoint_does(root: Path, data: Path, capsys
 def test_a_split_is_scored_on_its_own_photos(root: Path, data: Path, split: str, labels: int) -> None:
     found = scores(root / "checkpoints" / "cap", data, "--split", split)["Cap"]
     assert sum(line["labels"] for line in found) == labels
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("checkpoints", "checkpoint"), ("bundles", "bundle")])
+def test_a_report_is_written_to_a_folder_of_the_models_name(
+    root: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str, kind: str
+) -> None:
+    assert evaluate.main([str(root / folder / "cap"), "--data", str(data)]) == 0
+    assert sorted(path.name for path in (tmp_path / "reports" / "cap").iterdir()) == ["metrics.json", "report.html"]
+    assert "report: reports/cap/report.html" in capsys.readouterr().err
+    page = (tmp_path / "reports" / "cap" / "report.html").read_text()
+    assert f"Evaluation of the {kind} <code>{root / folder / 'cap'}</code>" in page
+    said = "A bundle's graph has its temperature in it" if kind == "bundle" else "No temperature was fitted"
+    assert said.replace("'", "&#39;") in page
+
+
+def test_a_checkpoints_temperatures_are_used(root: Path, data: Path, tmp_path: Path) -> None:
+    (plain,) = scores(root / "checkpoints" / "cap", data).values()
+    folder = shutil.copytree(root / "checkpoints" / "cap", tmp_path / "cap")
+    page = json.loads((folder / "checkpoint.json").read_text())
+    (folder / "checkpoint.json").write_text(json.dumps(page | {"temperatures": {"shade": 100.0}}))
+    (found,) = scores(folder, data).values()
+    assert found[0] == plain[0]
+    # Divided by a hundred, two classes are all but equally likely; which is likelier does not change.
+    assert found[1]["loss"] == pytest.approx(math.log(2), rel=0.05)
+    assert found[1] == plain[1] | {"loss": found[1]["loss"]}
+
+
+def test_score_gives_what_the_report_says(root: Path, data: Path) -> None:
+    model = root / "checkpoints" / "cap"
+    ((category, found, lost),) = evaluate.score(model, data, "val", quiet=True)
+    assert (category.name, lost) == ("Cap", [])
+    assert [asdict(score) for score in found] == scores(model, data)["Cap"]
 
 
 def test_a_split_that_was_drawn_by_a_seed_is_drawn_by_it_again(tmp_path: Path) -> None:
@@ -156,6 +196,27 @@ def test_a_label_that_the_model_does_not_know_is_named(
     assert evaluate.main([str(root / "bundles" / "cap"), "--data", str(data)]) == 2
     classes = ", ".join(CATEGORY.attributes[0].classes)
     assert f"'pink' (id 2) is not a class of 'colour'; its classes are: {classes}" in refused(capsys)
+
+
+def test_a_report_that_cannot_be_written_is_said_before_any_photo_is_read(
+    root: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scores.json").write_text("{}")
+    options = ["--data", str(data), "--out", "scores.json"]
+    assert evaluate.main([str(root / "checkpoints" / "cap"), *options]) == 2
+    said = "cannot write the report in scores.json: Not a directory\nchoose another folder with: --out DIR"
+    assert said in refused(capsys)
+
+
+def test_a_network_that_answers_with_no_number_is_refused(
+    root: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, page = checkpoint.load(root / "checkpoints" / "cap")
+    with torch.no_grad():
+        model.heads.rows_of(1)[-1].fill_(torch.nan)
+    checkpoint.save(tmp_path / "cap", model, page)
+    assert evaluate.main([str(tmp_path / "cap"), "--data", str(data), "--quiet"]) == 2
+    assert "the model answers 'shade' of 'Cap' with NaN: train it again" in refused(capsys)
 
 
 def test_too_many_unreadable_photos_end_the_run(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

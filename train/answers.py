@@ -1,0 +1,202 @@
+"""What a checkpoint or a bundle answers on the labelled photos of a split: computed once, read by table and report."""
+
+# B batch, N rows, L attributes, H height, W width, K classes
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from runtime import bundle, images
+from runtime.bundle import Category, Preprocess
+from runtime.errors import UserError
+from runtime.predictor import Predictor, decide
+from runtime.terminal import progress
+from train import checkpoint, data, metrics
+from train.checkpoint import Checkpoint
+from train.metrics import Score
+from train.reliability import tempered
+
+BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A checkpoint or a bundle, opened: what it serves, where it comes from, and how it answers."""
+
+    folder: Path
+    slug: str
+    categories: tuple[Category, ...]
+    preprocess: Preprocess
+    provenance: dict[str, str]
+    probabilities: Callable[[np.ndarray], dict[str, np.ndarray]]
+    """uint8 RGB images [B, H, W, 3] to float32 [B, K] by output, before any temperature of the page."""
+    attention: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
+    """The same images to maps [B, H, W] by output, each summing to 1; None where there are none to read."""
+    page: Checkpoint | None = None
+    """None for a bundle."""
+    artifact: dict[str, str] | None = None
+    """Which file of a bundle answers, and on what; None for a checkpoint."""
+
+
+class Lost(NamedTuple):
+    """A photo that was left out."""
+
+    path: Path
+    reason: str
+    """`not there` or `unreadable`."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """One category's photos of a split, what was declared of them and what the model says."""
+
+    category: Category
+    data_folder: Path
+    split: str
+    paths: tuple[Path, ...]
+    """N photos, those that could be read."""
+    labels_NL: np.ndarray
+    """int64 class indices; MISSING where nobody typed one."""
+    raw: tuple[np.ndarray, ...]
+    """Probabilities [N, K], one array an attribute, as they leave the network or the graph."""
+    probabilities: tuple[np.ndarray, ...]
+    """The same divided by the page's temperatures: what is scored. A bundle's graph has done so already."""
+    commonest: tuple[int, ...]
+    """For each attribute, the class with the most training labels."""
+    lost: tuple[Lost, ...]
+
+    def scores(self) -> list[Score]:
+        """A score for each attribute that has a label at all."""
+        return metrics.scores([self.category], self.probabilities, self.labels_NL, self.commonest)
+
+    def decided(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the attribute at `index`: the class chosen for each row, int64 [N], and its probability [N]."""
+        chosen = decide(self.probabilities[index], self.category.attributes[index].offsets)
+        return np.array([label for label, _ in chosen], np.int64), np.array([share for _, share in chosen])
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Model]:
+    """The checkpoint or bundle in `folder`."""
+    if (folder / bundle.PAGE).is_file():
+        with Predictor.open(folder) as predictor:
+            held = predictor.bundle
+            yield Model(
+                folder=folder,
+                slug=held.slug,
+                categories=held.categories,
+                preprocess=held.preprocess,
+                provenance=held.provenance,
+                probabilities=predictor.probabilities,
+                artifact={
+                    "file": predictor.choice.artifact.file,
+                    "precision": predictor.choice.artifact.precision,
+                    "engine": predictor.choice.engine,
+                },
+            )
+    elif (folder / checkpoint.PAGE).is_file():
+        yield _network(folder)
+    else:
+        raise UserError(
+            f"neither {bundle.PAGE} nor {checkpoint.PAGE} in {folder}\n"
+            "try the example with: python -m train.evaluate examples/bundles/garment --data examples/clothing"
+        )
+
+
+def answers(model: Model, data_folder: Path, split: str, *, quiet: bool = False) -> Iterator[Answers]:
+    """For each category that the model serves, its answers on a split of `data_folder`."""
+    for category in model.categories:
+        # Where the split was drawn and not given, another seed would score photos that were trained on.
+        seed = int(model.provenance.get("seed", 0))
+        (table,) = data.read(data_folder, names=[category.name], known=[category], seed=seed)
+        rows = table.rows(split)
+        if not len(rows):
+            raise UserError(f"no labelled row of {category.name!r} in split {split!r} of {data_folder}")
+        parts: list[dict[str, np.ndarray]] = []
+        kept: list[int] = []
+        unreadable: list[Lost] = []
+        with progress(f"{category.name}, {split}", len(rows), quiet=quiet) as advance:
+            for start in range(0, len(rows), BATCH):
+                pixels = []
+                for row in rows[start : start + BATCH]:
+                    try:
+                        pixels.append(images.fit(images.decode(table.paths[row]), model.preprocess))
+                        kept.append(row)
+                    except images.PhotoError as err:
+                        unreadable.append(Lost(table.paths[row], "unreadable", str(err)))
+                data.refuse_unreadable([lost.path for lost in unreadable], len(rows))
+                if pixels:
+                    parts.append(model.probabilities(np.stack(pixels)))
+                advance(len(rows[start : start + BATCH]))
+        raw = tuple(np.concatenate([part[a.output] for part in parts]) for a in category.attributes)
+        _refuse_what_is_no_number(category, raw)
+        yield Answers(
+            category=category,
+            data_folder=data_folder,
+            split=split,
+            paths=tuple(table.paths[row] for row in kept),
+            labels_NL=table.labels_NL[kept],
+            raw=raw,
+            probabilities=_calibrated(model, category, raw),
+            commonest=tuple(table.commonest()),
+            lost=tuple(sorted([*(Lost(path, "not there") for path in table.absent), *unreadable])),
+        )
+
+
+def _calibrated(model: Model, category: Category, raw: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """An attribute without a temperature keeps its probabilities to the last digit."""
+    temperatures = model.page.temperatures if model.page else {}
+    return tuple(
+        tempered(raw_NK, temperatures[attribute.output]) if attribute.output in temperatures else raw_NK
+        for attribute, raw_NK in zip(category.attributes, raw, strict=True)
+    )
+
+
+def _refuse_what_is_no_number(category: Category, raw: tuple[np.ndarray, ...]) -> None:
+    # Their argmax would be a class like any other, and a score would come of it.
+    for attribute, raw_NK in zip(category.attributes, raw, strict=True):
+        if not np.isfinite(raw_NK).all():
+            raise UserError(f"the model answers {attribute.name!r} of {category.name!r} with NaN: train it again")
+
+
+def _network(folder: Path) -> Model:
+    import torch
+
+    from train.heads import AttentionHeads
+    from train.network import normalise
+
+    model, page = checkpoint.load(folder)
+    heads = model.heads
+    names = [attribute.output for attribute in page.attributes]
+
+    def probabilities(images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            logits = model(normalise(torch.from_numpy(images_BHWC), page.preset.model)).logits
+        return {name: logits_BK.softmax(1).numpy() for name, logits_BK in zip(names, logits, strict=True)}
+
+    attention: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
+    if isinstance(heads, AttentionHeads):
+
+        def attention(images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+            with torch.inference_mode():
+                map_BCHW = model.map(normalise(torch.from_numpy(images_BHWC), page.preset.model))
+                maps_LBHW = heads.attention(map_BCHW).transpose(0, 1)
+            return {name: map_BHW.numpy() for name, map_BHW in zip(names, maps_LBHW, strict=True)}
+
+    return Model(
+        folder=folder,
+        slug=page.slug,
+        categories=page.categories,
+        preprocess=page.preprocess,
+        provenance=page.provenance,
+        probabilities=probabilities,
+        attention=attention,
+        page=page,
+    )
