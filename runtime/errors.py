@@ -8,7 +8,7 @@ from collections.abc import Callable
 DONE, PARTLY_DONE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 _EXTRAS = {
-    "train": ("torch", "torchvision", "timm", "safetensors", "sklearn", "pandas", "pyarrow"),
+    "train": ("torch", "torchvision", "timm", "safetensors", "sklearn", "pandas", "pyarrow", "jinja2", "tensorboard"),
     "export": ("onnx", "onnxscript", "nncf"),
 }
 

@@ -395,9 +395,7 @@ def test_a_checkpoint_whose_weights_were_changed_is_refused(
     fails: Callable[..., str], checkpoints: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "changed" / "cap"
-    folder.mkdir(parents=True)
-    for path in (checkpoints / "cap").iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(checkpoints / "cap", folder)
     (folder / "model.safetensors").write_bytes(b"changed")
     assert "is not the file that checkpoint.json describes" in fails(folder.parent)
 

@@ -16,6 +16,7 @@ from runtime.bundle import Attribute, Category
 from train import calibrate, metrics
 from train.calibrate import Calibration
 from train.config import MISSING
+from train.reliability import expected_calibration_error
 
 
 def category(*classes: int, name: str = "Cap") -> Category:
@@ -283,21 +284,10 @@ def test_arrays_that_do_not_fit_the_categories_are_refused() -> None:
         fit(probabilities_NK, np.where(groups_N == 9, 4, labels_N))
 
 
-def test_the_calibration_error_is_that_worked_out_by_hand() -> None:
-    # Two rows of 0.9, one right, in one bin: |0.5 - 0.9|; two of 0.55, both right, in another: |1 - 0.55|.
-    probabilities_NK = np.array([[0.9, 0.1], [0.9, 0.1], [0.55, 0.45], [0.45, 0.55]])
-    labels_N = np.array([0, 1, 0, 1])
-    found = calibrate.expected_calibration_error(probabilities_NK, labels_N)
-    assert found == pytest.approx((2 * 0.4 + 2 * 0.45) / 4)
-    # At both ends of the range, and with nothing to count.
-    assert calibrate.expected_calibration_error(np.eye(2), np.array([0, 0])) == 0.5
-    assert calibrate.expected_calibration_error(np.zeros((0, 2)), np.zeros(0, int)) == 0
-
-
 def test_true_probabilities_have_next_to_no_calibration_error() -> None:
     probabilities_NK, labels_N = BALANCED.draw(20_000, seed=0)
     # Fifteen bins of some 1,300 rows, each off by about 0.01 by chance.
-    assert calibrate.expected_calibration_error(probabilities_NK, labels_N) < 0.015
+    assert expected_calibration_error(probabilities_NK, labels_N) < 0.015
 
 
 def test_with_offsets_fills_in_those_that_there_are_and_takes_out_the_others() -> None:

@@ -214,7 +214,7 @@ def test_a_network_that_answers_with_no_number_is_refused(
     model, page = checkpoint.load(root / "checkpoints" / "cap")
     with torch.no_grad():
         model.heads.rows_of(1)[-1].fill_(torch.nan)
-    checkpoint.save(tmp_path / "cap", model, page)
+    checkpoint.save(tmp_path / "cap", model.state_dict(), page)
     assert evaluate.main([str(tmp_path / "cap"), "--data", str(data), "--quiet"]) == 2
     assert "the model answers 'shade' of 'Cap' with NaN: train it again" in refused(capsys)
 

@@ -57,7 +57,11 @@ def test_a_run_learns_the_colours_and_leaves_a_checkpoint_and_a_table(
 ) -> None:
     assert run(data, tmp_path) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["cap"]
-    assert sorted(path.name for path in (tmp_path / "cap").iterdir()) == ["checkpoint.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "cap").iterdir()) == [
+        "checkpoint.json",
+        "model.safetensors",
+        "tensorboard",
+    ]
     _, page = checkpoint.load(tmp_path / "cap")
     assert (page.slug, page.categories, page.preset) == ("cap", (CATEGORY,), TINY)
     # Every photo tells its colour and its shade; the commonest class alone scores 0.28 on these.

@@ -352,7 +352,7 @@ def test_the_same_answers_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("heads", ["attention", "reference"])
 def test_a_real_network_looks_where_its_heads_do(tmp_path: Path, heads: str) -> None:
     model, page = network("test_efficientnet", heads=heads)
-    checkpoint.save(tmp_path / "cap", model, page)
+    checkpoint.save(tmp_path / "cap", model.state_dict(), page)
     data = write_data(tmp_path / "data")
     with answers.opened(tmp_path / "cap") as opened:
         found, _ = written(tmp_path / "out", opened, list(answers.answers(opened, data, "val", quiet=True)))
@@ -378,7 +378,7 @@ def test_a_joint_checkpoint_answers_by_category(tmp_path: Path) -> None:
     _, single = network("test_efficientnet")
     made = make.create(single.preset.model, [3, 2, 3, 2], "none").eval()
     page = replace(single, slug="cap-hat", categories=joint, temperatures={"Hat/shade": 3.0})
-    checkpoint.save(tmp_path / "cap-hat", made, page)
+    checkpoint.save(tmp_path / "cap-hat", made.state_dict(), page)
     with answers.opened(tmp_path / "cap-hat") as model:
         cap, hat = answers.answers(model, data, "val", quiet=True)
         shown, document = written(tmp_path / "out", model, [cap, hat])

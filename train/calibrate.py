@@ -36,7 +36,6 @@ FOLDS = 5
 # often, on the shipped model's photos divided by sender; at two, synthetic problems lost a third to two thirds of
 # what offsets gain there.
 NOISE = 1.0
-BINS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,20 +143,6 @@ def with_offsets(categories: Sequence[Category], offsets: dict[str, tuple[float,
     return tuple(
         msgspec.structs.replace(category, attributes=tuple(map(filled, category.attributes))) for category in categories
     )
-
-
-def expected_calibration_error(probabilities_NK: np.ndarray, labels_N: np.ndarray) -> float:
-    """How far the likeliest class's probability is from how often it is right, 0-1, over BINS bins of equal width.
-
-    Naeini et al., 2015, as Guo et al., 2017 count it: |accuracy - mean confidence| of each bin, weighed by its rows.
-    Equal width, for figures that compare with theirs; and with 20 labels, bins of equal mass would hold one row each.
-    """
-    import numpy as np
-
-    confidence_N = probabilities_NK.max(1)
-    right_N = probabilities_NK.argmax(1) == labels_N
-    bins_N = np.clip(np.ceil(confidence_N * BINS).astype(int) - 1, 0, BINS - 1)
-    return float(np.abs(np.bincount(bins_N, confidence_N - right_N, BINS)).sum() / max(1, len(labels_N)))
 
 
 def table(gains: Sequence[Gain]) -> list[list[str]]:
@@ -305,6 +290,8 @@ def _gain(
             after_NK[fold_N] = tempered(probabilities_NK[fold_N], fitted.temperature)
         if fitted.offsets_K.any():
             moved_N[fold_N] = decision.answers(after_NK[fold_N], fitted.offsets_K)
+
+    from train.reliability import expected_calibration_error
 
     def nll(of_NK: np.ndarray) -> float:
         return float(-np.log(np.maximum(of_NK[np.arange(len(labels_N)), labels_N], TINY)).mean())

@@ -36,15 +36,10 @@ def bins(probabilities_NK: np.ndarray, labels_N: np.ndarray) -> list[Bin]:
 
 
 def expected_calibration_error(probabilities_NK: np.ndarray, labels_N: np.ndarray) -> float:
-    """The mean distance between confidence and accuracy over the bins, weighted by their rows, 0-1."""
+    """The mean distance between confidence and accuracy over the bins, weighted by their rows, 0-1.
+
+    Naeini et al., 2015, over bins of equal width as Guo et al., 2017 count it: for figures that compare with theirs,
+    and because with 20 labels bins of equal mass would hold one row each.
+    """
     found = bins(probabilities_NK, labels_N)
     return sum(bin.rows * abs(bin.confidence - bin.accuracy) for bin in found) / max(1, len(labels_N))
-
-
-def tempered(probabilities_NK: np.ndarray, temperature: float) -> np.ndarray:
-    """The softmax of the same logits divided by `temperature`."""
-    # A logit is a log-probability but for a constant, which the softmax takes out again.
-    scaled_NK = np.log(np.maximum(probabilities_NK.astype(np.float64), 1e-30)) / temperature
-    powers_NK = np.exp(scaled_NK - scaled_NK.max(1, keepdims=True))
-    calibrated_NK: np.ndarray = (powers_NK / powers_NK.sum(1, keepdims=True)).astype(probabilities_NK.dtype)
-    return calibrated_NK

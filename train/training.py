@@ -17,6 +17,7 @@ from train import calibrate, checkpoint, metrics, network, phases, processes, re
 from train.calibrate import Calibration
 from train.clock import Clock
 from train.config import PhaseConfig, Preset
+from train.curves import FOLDER, EventFiles
 from train.metrics import Score
 from train.network import FacetModel
 from train.phases import State
@@ -79,17 +80,21 @@ def train(
     ends = None if limit_s is None else now() + limit_s - WRITING_S
     numbers = [options.phase] if options.phase else [1, 2]
     found: list[Score] = []
-    for number in numbers:
-        if saved and number < saved.progress.phase:
-            continue
-        later = [work(run.table, preset, other, options.max_steps) for other in numbers if other >= number]
-        clock = Clock(None if ends is None else (ends - now()) * later[0] / sum(later), now)
-        with progress(f"{table.name}, phase {number}", run.steps(phase_of(preset, number)), quiet=options.quiet) as bar:
-            run.advance = bar
-            found = phases.train(run, number, clock=clock, saved=saved, keep=lambda state: _keep(state, options))
-        saved = None
-    if processes.rank() == 0 or processes.world() > 1:
-        _finish(run, found, options)
+    with EventFiles(options.folder / FOLDER) as files:
+        for number in numbers:
+            if saved and number < saved.progress.phase:
+                continue
+            later = [work(run.table, preset, other, options.max_steps) for other in numbers if other >= number]
+            clock = Clock(None if ends is None else (ends - now()) * later[0] / sum(later), now)
+            with progress(
+                f"{table.name}, phase {number}", run.steps(phase_of(preset, number)), quiet=options.quiet
+            ) as bar:
+                run.advance = bar
+                found = phases.train(
+                    run, number, clock=clock, saved=saved, keep=lambda state: _keep(state, options, files)
+                )
+            saved = None
+    _finish(run, found, options)
     return run
 
 
@@ -125,7 +130,7 @@ def _is_finished(folder: Path, run: Run) -> bool:
     return checkpoint.read(folder).provenance.get("training") == resume.digest(run)
 
 
-def _keep(state: State, options: Options) -> None:
+def _keep(state: State, options: Options, files: EventFiles) -> None:
     """After an epoch: the best so far as a checkpoint, and all that is needed to go on."""
     if processes.rank():
         return
@@ -135,6 +140,7 @@ def _keep(state: State, options: Options) -> None:
         raise checkpoint.unwritable(options.folder, err) from err
     page = _page(state.run, state.run.table.categories, state.best.scores, options)
     checkpoint.save(options.folder, state.best.state(), page)
+    files.add(state.run.history[-1])
 
 
 def _finish(run: Run, found: Sequence[Score], options: Options) -> None:
