@@ -11,7 +11,7 @@ Tasks:
     eye-0 … 4   the attributes labelled by eye, five folds by sender over train and calib: scored on the fold left out,
                 chosen on a fifth of the rest, and pooled over the folds
 
-The time is that of all cores, counted as processor time, so that what else the machine does takes nothing from it.
+The time is that of an idle machine: the pace of each recipe is measured first, and turned into epochs (pace.py).
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from runtime.bundle import replace_file
 from train.config import PRESETS, Preset
 
 if TYPE_CHECKING:
+    from benchmarks.pace import Pace
     from train.run import Run
 
 MINUTES = 8.0
@@ -49,6 +49,8 @@ class Recipe:
 
     name: str
     preset: Preset
+    pace: str = "default"
+    """The recipe whose pace it shares."""
     joint: bool = False
     phase: int | None = None
 
@@ -74,12 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     tasks.prepare(args.source)
     path = record.RESULTS / f"recipes_{record.machine_slug()}.jsonl"
+    paces = paces_of(path.with_name(path.stem + "_pace.json"))
     # A generator: which rate the reference goes on with is known only when its search is over.
     for job in jobs(path):
         if job.key in lines_of(path) or (args.only and job.key[0] not in args.only):
             continue
         print(*job.key, flush=True)
-        line = json.dumps(run(job) if job.recipe else probed(job))
+        line = json.dumps(run(job, paces) if job.recipe else probed(job))
         with path.open("a") as file:
             file.write(line + "\n")
     found = standings.summary(lines_of(path).values(), RATES) | {"minutes": MINUTES, "hardware": record.hardware()}
@@ -117,7 +120,7 @@ def reference(rate: float) -> Recipe:
         phase1=replace(theirs.phase1, backbone_lr=rate, heads_lr=rate),
         weights=ours.weights,
     )
-    return Recipe(name=f"reference {rate:g}", preset=preset)
+    return Recipe(name=f"reference {rate:g}", preset=preset, pace="reference")
 
 
 def jobs(path: Path) -> Iterator[Job]:
@@ -147,45 +150,53 @@ def lines_of(path: Path) -> dict[tuple[str, str, int], dict]:
     return {(line["recipe"], line["task"], line["seed"]): line for line in lines}
 
 
-def run(job: Job) -> dict[str, object]:
+def run(job: Job, paces: dict[str, Pace]) -> dict[str, object]:
     """Train once and score what was left out."""
     import torch
 
+    from benchmarks.pace import fitted
     from train import training
 
     assert job.recipe, "the probe is no training"
-    folder = tasks.BUILD / job.task
-    tables = tasks.tables_of(job.task, together=job.recipe.joint)
-    began = core_seconds()
+    recipe = job.recipe
     out = tasks.BUILD / "checkpoints"
     shutil.rmtree(out, ignore_errors=True)
+    tables = tasks.tables_of(job.task, together=recipe.joint)
+    work = [sum(training.work(table, recipe.preset, number, None) for number in (1, 2)) for table in tables]
     scored: list[dict[str, object]] = []
     validation: list[float] = []
-    steps = 0
-    work = [sum(training.work(table, job.recipe.preset, number, None) for number in (1, 2)) for table in tables]
+    taken_s = 0.0
+    epochs = []
     for index, table in enumerate(tables):
-        left_s = 60 * MINUTES - (core_seconds() - began)
+        share_s = (60 * MINUTES - taken_s) * work[index] / sum(work[index:])
+        preset, predicted_s = fitted(table, recipe.preset, paces[recipe.pace], share_s)
+        taken_s += predicted_s
+        epochs.append([preset.phase1.epochs, preset.phase2.epochs])
         options = training.Options(
-            folder=out / str(index), data=str(folder), seed=job.seed, phase=job.recipe.phase, quiet=True
+            folder=out / str(index), data=job.task, seed=job.seed, phase=recipe.phase, quiet=True
         )
-        made = training.train(
-            table,
-            job.recipe.preset,
-            options,
-            torch.device("cpu"),
-            limit_s=left_s * work[index] / sum(work[index:]),
-            now=core_seconds,
-        )
+        made = training.train(table, preset, options, torch.device("cpu"))
         found, answers = score(made, options.folder)
         scored += answers
         validation.append(found)
-        steps += sum(epoch.steps for epoch in made.history if _ends_phase(epoch, made))
-    return _line(job, began, validation, scored, steps=steps)
+    return _line(job, validation, scored) | {"epochs": epochs, "idle_minutes": round(taken_s / 60, 2)}
+
+
+def paces_of(path: Path) -> dict[str, Pace]:
+    """The pace of each kind of recipe, measured where it is not in the file yet; the machine should be idle."""
+    from benchmarks import pace
+
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for recipe in (recipes()["default"], reference(RATES[0])):
+        if recipe.pace not in known:
+            print("measuring the pace of", recipe.pace, flush=True)
+            known[recipe.pace] = asdict(pace.measure(tasks.tables_of(GARMENT)[0], recipe.preset))
+    replace_file(path, (json.dumps(known, indent=1) + "\n").encode())
+    return {name: pace.Pace(**values) for name, values in known.items()}
 
 
 def probed(job: Job) -> dict[str, object]:
     """The probe's line."""
-    began = core_seconds()
     scored: list[dict[str, object]] = []
     validation: list[float] = []
     for table in tasks.tables_of(job.task):
@@ -197,19 +208,15 @@ def probed(job: Job) -> dict[str, object]:
             scored.append(
                 {"category": category, "attribute": attribute, "truth": truth, "plain": answers, "offset": answers}
             )
-    return _line(job, began, validation, scored, steps=0)
+    return _line(job, validation, scored)
 
 
-def _line(
-    job: Job, began: float, validation: Sequence[float], scored: Sequence[dict[str, object]], *, steps: int
-) -> dict[str, object]:
+def _line(job: Job, validation: Sequence[float], scored: Sequence[dict[str, object]]) -> dict[str, object]:
     name, task, seed = job.key
     return {
         "recipe": name,
         "task": task,
         "seed": seed,
-        "minutes": round((core_seconds() - began) / 60, 2),
-        "steps": steps,
         "validation_hm": sum(validation) / len(validation),
         "attributes": list(scored),
         "date": datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
@@ -244,17 +251,6 @@ def score(made: Run, folder: Path) -> tuple[float, list[dict[str, object]]]:
             }
         )
     return metrics.mean_hm(page.metrics), answers
-
-
-def core_seconds() -> float:
-    """Processor time of this process and its finished children, over the cores: the seconds of an idle machine."""
-    times = os.times()
-    return (times.user + times.system + times.children_user + times.children_system) / (os.cpu_count() or 1)
-
-
-def _ends_phase(epoch: object, made: Run) -> bool:
-    last = {each.phase: each for each in made.history}
-    return epoch in last.values()
 
 
 if __name__ == "__main__":

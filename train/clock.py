@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 
 class Clock:
@@ -12,19 +11,18 @@ class Clock:
     A phase that is resumed starts with what it had spent: the limit is one on work, not on the calendar.
     """
 
-    def __init__(self, limit_s: float | None = None, now: Callable[[], float] = time.monotonic) -> None:
-        """`limit_s` of None is no limit; `now` gives seconds from any start."""
+    def __init__(self, limit_s: float | None = None) -> None:
+        """None for no limit."""
         self.limit_s = limit_s
         self.spent_s = 0.0
         self.reserve_s = 0.0
         """Kept back, for the evaluation that ends the phase."""
-        self._now = now
-        self._started = now()
+        self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Spent so far."""
-        return self.spent_s + self._now() - self._started
+        return self.spent_s + time.monotonic() - self._started
 
     @property
     def gone(self) -> float:

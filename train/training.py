@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,13 +52,11 @@ def train(
     device: torch.device,
     *,
     limit_s: float | None = None,
-    now: Callable[[], float] = time.monotonic,
 ) -> Run:
     """Train on the table, or go on with it, and leave its checkpoint in the folder.
 
     Args:
         limit_s: for all of it, evaluation and writing included; None for no limit.
-        now: the clock that the limit is counted by, in seconds.
     """
     torch.manual_seed(options.seed)
     run = Run(
@@ -77,7 +75,7 @@ def train(
     if options.resume and not saved and _is_finished(options.folder, run):
         note(f"{table.name} is trained already: {options.folder}", quiet=options.quiet)
         return run
-    ends = None if limit_s is None else now() + limit_s - WRITING_S
+    ends = None if limit_s is None else time.monotonic() + limit_s - WRITING_S
     numbers = [options.phase] if options.phase else [1, 2]
     found: list[Score] = []
     with EventFiles(options.folder / FOLDER) as files:
@@ -85,7 +83,7 @@ def train(
             if saved and number < saved.progress.phase:
                 continue
             later = [work(run.table, preset, other, options.max_steps) for other in numbers if other >= number]
-            clock = Clock(None if ends is None else (ends - now()) * later[0] / sum(later), now)
+            clock = Clock(None if ends is None else (ends - time.monotonic()) * later[0] / sum(later))
             with progress(
                 f"{table.name}, phase {number}", run.steps(phase_of(preset, number)), quiet=options.quiet
             ) as bar:

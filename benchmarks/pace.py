@@ -1,0 +1,94 @@
+"""How fast a recipe trains on this machine when it is idle, and how much of its plan fits into a given time.
+
+A study is to give every recipe the same time, on a machine that may be busy with other work while the study runs. So
+each recipe's pace is measured once, on an idle machine, and turned into a number of epochs: these then take what they
+take, and their result is the one of an idle machine.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from runtime.bundle import Preprocess
+from train import network, phases
+from train.config import PhaseConfig, Preset
+from train.run import Run
+from train.table import Table
+
+# Steps of the two measurements whose difference gives a step's time without what comes before and after the steps.
+FEW, MORE = 3, 15
+# Phase 2 may take so much of the time, where its whole plan would take more.
+PHASE_2_AT_MOST = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds, on an idle machine."""
+
+    phase1_s: float
+    """A photo in a step of phase 1, with its share of what a step costs beside."""
+    phase2_s: float
+    photo_s: float
+    """A photo in an evaluation."""
+
+
+def measure(table: Table, preset: Preset) -> Pace:
+    """The pace of a recipe on a table; takes some twenty seconds of an idle machine."""
+
+    def seconds(number: int, steps: int) -> float:
+        run = _run(table, preset, steps)
+        started = time.monotonic()
+        phases.train(run, number)
+        return time.monotonic() - started
+
+    per_step = {}
+    for number, phase in ((1, preset.phase1), (2, preset.phase2)):
+        per_step[number] = (seconds(number, MORE) - seconds(number, FEW)) / (MORE - FEW) / phase.batch
+    run = _run(table, preset, 1)
+    started = time.monotonic()
+    run.evaluate(run.model)
+    photo_s = (time.monotonic() - started) / len(table.rows("val"))
+    return Pace(phase1_s=per_step[1], phase2_s=per_step[2], photo_s=photo_s)
+
+
+def fitted(table: Table, preset: Preset, pace: Pace, seconds: float) -> tuple[Preset, float]:
+    """The preset with as many whole epochs of its plan as come nearest to the time, and the seconds they take."""
+    evaluation_s = pace.photo_s * len(table.rows("val"))
+
+    def epoch_s(phase: PhaseConfig, photo_s: float) -> float:
+        return photo_s * len(table.rows("train", complete=phase.complete_rows)) + evaluation_s
+
+    def planned(phase: PhaseConfig) -> int:
+        rows = len(table.rows("train", complete=phase.complete_rows))
+        return max(phase.epochs, -(-phase.min_steps * phase.batch // rows))
+
+    # Each phase evaluates its start, and calibration the end.
+    left_s = seconds - 3 * evaluation_s
+    second_s = epoch_s(preset.phase2, pace.phase2_s)
+    second = max(1, min(planned(preset.phase2), int(PHASE_2_AT_MOST * left_s / second_s)))
+    first_s = epoch_s(preset.phase1, pace.phase1_s)
+    first = max(1, min(planned(preset.phase1), round((left_s - second * second_s) / first_s)))
+    made = replace(
+        preset,
+        phase1=replace(preset.phase1, epochs=first, min_steps=0),
+        phase2=replace(preset.phase2, epochs=second, min_steps=0),
+    )
+    return made, 3 * evaluation_s + first * first_s + second * second_s
+
+
+def _run(table: Table, preset: Preset, max_steps: int) -> Run:
+    config = preset.model
+    torch.manual_seed(0)
+    model = network.create(config, [len(attribute.classes) for attribute in table.attributes], preset.weights)
+    return Run(
+        model=model.to(memory_format=torch.channels_last),
+        table=table,
+        spec=Preprocess(height=config.size, width=config.size, mean=config.mean, std=config.std),
+        preset=preset,
+        seed=0,
+        max_steps=max_steps,
+        device=torch.device("cpu"),
+    )
