@@ -7,6 +7,8 @@ take, and their result is the one of an idle machine.
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 from dataclasses import dataclass, replace
 
@@ -18,8 +20,8 @@ from train.config import PhaseConfig, Preset
 from train.run import Run
 from train.table import Table
 
-# Steps of the two measurements whose difference gives a step's time without what comes before and after the steps.
-FEW, MORE = 3, 15
+# Steps taken for a measurement, and how many of them warm up first.
+STEPS, WARMUP = 16, 4
 # Phase 2 may take so much of the time, where its whole plan would take more.
 PHASE_2_AT_MOST = 0.3
 
@@ -36,22 +38,25 @@ class Pace:
 
 
 def measure(table: Table, preset: Preset) -> Pace:
-    """The pace of a recipe on a table; takes some twenty seconds of an idle machine."""
+    """The pace of a recipe on a table; takes about a minute of an idle machine."""
 
-    def seconds(number: int, steps: int) -> float:
-        run = _run(table, preset, steps)
-        started = time.monotonic()
+    def photo_s(number: int, phase: PhaseConfig) -> float:
+        moments: list[float] = []
+        run = _run(table, preset)
+        run.advance = lambda amount: moments.append(time.monotonic())
         phases.train(run, number)
-        return time.monotonic() - started
+        steps = [after - before for before, after in itertools.pairwise(moments[WARMUP:])]
+        return statistics.median(steps) / phase.batch
 
-    per_step = {}
-    for number, phase in ((1, preset.phase1), (2, preset.phase2)):
-        per_step[number] = (seconds(number, MORE) - seconds(number, FEW)) / (MORE - FEW) / phase.batch
-    run = _run(table, preset, 1)
+    run = _run(table, preset)
     started = time.monotonic()
     run.evaluate(run.model)
-    photo_s = (time.monotonic() - started) / len(table.rows("val"))
-    return Pace(phase1_s=per_step[1], phase2_s=per_step[2], photo_s=photo_s)
+    evaluation_s = time.monotonic() - started
+    return Pace(
+        phase1_s=photo_s(1, preset.phase1),
+        phase2_s=photo_s(2, preset.phase2),
+        photo_s=evaluation_s / len(table.rows("val")),
+    )
 
 
 def fitted(table: Table, preset: Preset, pace: Pace, seconds: float) -> tuple[Preset, float]:
@@ -79,7 +84,7 @@ def fitted(table: Table, preset: Preset, pace: Pace, seconds: float) -> tuple[Pr
     return made, 3 * evaluation_s + first * first_s + second * second_s
 
 
-def _run(table: Table, preset: Preset, max_steps: int) -> Run:
+def _run(table: Table, preset: Preset) -> Run:
     config = preset.model
     torch.manual_seed(0)
     model = network.create(config, [len(attribute.classes) for attribute in table.attributes], preset.weights)
@@ -89,6 +94,6 @@ def _run(table: Table, preset: Preset, max_steps: int) -> Run:
         spec=Preprocess(height=config.size, width=config.size, mean=config.mean, std=config.std),
         preset=preset,
         seed=0,
-        max_steps=max_steps,
+        max_steps=STEPS,
         device=torch.device("cpu"),
     )
