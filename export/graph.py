@@ -65,7 +65,13 @@ def graph(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
             dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
         )
     assert program is not None
-    return checked(program.model_proto)
+    made = program.model_proto
+    # The exporter's notes, down to the source lines and folders of the machine: they would travel with the bundle,
+    # weigh up to half as much as a small network, and give one network another sha256 in another folder.
+    graph = made.graph
+    for noted in (made, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del noted.metadata_props[:]
+    return checked(made)
 
 
 def checked(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -60,6 +60,12 @@ def test_the_graph_answers_as_pytorch_does_at_any_batch(
     np.testing.assert_allclose(found["features"], expected["features"], rtol=1e-3, atol=1e-4)
 
 
+def test_the_graph_is_the_same_wherever_it_is_made_and_tells_of_no_folder(made: onnx.ModelProto) -> None:
+    content = made.SerializeToString()
+    assert b".py" not in content
+    assert str(Path.cwd()).encode() not in content
+
+
 def test_the_answers_differ_from_photo_to_photo(pair: tuple[FacetModel, Checkpoint]) -> None:
     """Without it every comparison here would be of constants."""
     answers = artifacts.reference(*pair, photos(8))
