@@ -119,19 +119,14 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def router(self) -> Category | None:
         """The category whose answer leads to the others, where the bundle is a router."""
-        if self.routes is None:
-            return None
-        names = ((category, {attribute.name for attribute in category.attributes}) for category in self.categories)
-        return next((category for category, held in names if self.routes.attribute in held), None)
+        return router_of(self.categories, self.routes)
 
     @property
     def products(self) -> tuple[Category, ...]:
         """The categories that a photo can be of: all but a router that only tells the others apart."""
-        return tuple(category for category in self.categories if not self._tells_apart(category))
-
-    def _tells_apart(self, category: Category) -> bool:
-        names = [attribute.name for attribute in category.attributes]
-        return category is self.router and (category.name, names) == (ROUTER, [ROUTED_BY])
+        return tuple(
+            category for category in self.categories if category is not self.router or not tells_apart(category)
+        )
 
 
 class _SchemaOnly(msgspec.Struct):
@@ -144,6 +139,19 @@ def slug_of(name: str) -> str:
     if not slug:
         raise UserError(f"category {name!r} has no letter or digit to name a folder by")
     return slug
+
+
+def router_of(categories: Sequence[Category], routes: Routes | None) -> Category | None:
+    """The category by whose answer these routes go, or None where there are none."""
+    if routes is None:
+        return None
+    names = ((category, {attribute.name for attribute in category.attributes}) for category in categories)
+    return next((category for category, held in names if routes.attribute in held), None)
+
+
+def tells_apart(category: Category) -> bool:
+    """Whether it is a router made of the data's own Category column, which is no product itself."""
+    return (category.name, [attribute.name for attribute in category.attributes]) == (ROUTER, [ROUTED_BY])
 
 
 def name_of(categories: Sequence[Category]) -> str:

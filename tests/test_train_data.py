@@ -14,7 +14,7 @@ import pytest
 
 from runtime.bundle import Attribute, Category, Routes
 from runtime.errors import UserError
-from train import data
+from train import data, table
 from train.config import MISSING
 
 HEADER = "id,Category,len,attr_1,attr_2"
@@ -203,6 +203,45 @@ def test_a_known_category_keeps_its_classes_their_order_and_its_outputs(tmp_path
     table = only(write(tmp_path), known=[KNOWN])
     assert table.categories == (KNOWN,)
     assert table.labels_NL.tolist() == [[0, 1], [2, 0], [0, 0], [2, 1]]
+
+
+BOOT = 'Boot,2,"[""colour"", ""sole""]"'
+BOTH = (*ROWS, "5,Boot,2,white,flat", "6,Boot,2,black,high", "7,Boot,2,white,high", "8,Boot,2,black,flat")
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Path:
+    """Two categories of four rows, the last of each for validation."""
+    rows = [f"{row},{'val' if row[0] in '48' else 'train'}" for row in BOTH]
+    return write(tmp_path, rows, header=HEADER + ",split", attributes=[ATTRIBUTES, BOOT])
+
+
+def test_the_table_for_a_model_is_of_its_kind(both: Path) -> None:
+    tables = data.read(both)
+    for made in (tables[1], table.joint(tables), table.router(tables)):
+        found = data.read_for(both, made.categories)
+        assert (found.categories, found.routes, found.ids) == (made.categories, made.routes, made.ids)
+        assert np.array_equal(found.labels_NL, made.labels_NL)
+        assert np.array_equal(found.splits, made.splits)
+
+
+def test_a_joint_model_of_some_categories_leaves_the_others_out(tmp_path: Path) -> None:
+    rows = [*BOTH, "9,Hat,2,a,b", "10,Hat,2,c,d", "11,Hat,2,a,b"]
+    rows = [f"{row},{'val' if index in (3, 7, 10) else 'train'}" for index, row in enumerate(rows)]
+    hat = 'Hat,2,"[""x"", ""y""]"'
+    folder = write(tmp_path, rows, header=HEADER + ",split", attributes=[ATTRIBUTES, hat, BOOT])
+    made = table.joint(data.read(folder, names=["boot", "cap"]))
+    assert [category.name for category in made.categories] == ["Router", "Boot", "Cap"]
+    assert data.read_for(folder, made.categories).ids == made.ids
+
+
+def test_the_table_for_a_model_is_split_as_it_was_trained_and_else_by_the_seed(tmp_path: Path) -> None:
+    folder = write(tmp_path, many(40))
+    categories = only(folder).categories
+    trained = {"train": [str(index) for index in range(30)], "val": ["30", "31"]}
+    assert data.read_for(folder, categories, trained=trained).rows("val").tolist() == [30, 31]
+    drawn = only(folder, seed=3).rows("val").tolist()
+    assert data.read_for(folder, categories, seed=3, trained={}).rows("val").tolist() == drawn
 
 
 def test_a_label_outside_the_known_classes_is_named_with_its_id(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from runtime.bundle import Routes
 from runtime.errors import UserError
 from tests.train_parts import write_csv
-from train import data
+from train import calibrate, data
 from train.config import MISSING
-from train.table import Table, joint, router
+from train.table import Table, joint, products_of, router, table_for
 
 ATTRIBUTES = {"Cap": '["colour", "shade"]', "Boot": '["colour", "sole"]'}
 ROWS = (
@@ -103,6 +103,53 @@ def test_one_category_alone_is_neither_joined_nor_routed(tables: Callable[..., l
         joint([cap])
     with pytest.raises(UserError, match=r"there is one: 'Cap'\nleave out --router"):
         router([cap])
+
+
+def test_a_model_of_one_category_gets_its_table_with_its_own_offsets(tables: Callable[..., list[Table]]) -> None:
+    (cap, _) = tables()
+    categories = calibrate.with_offsets(cap.categories, {"shade": (0.0, 0.5)})
+    assert products_of(categories) == ["Cap"]
+    made = table_for(categories, [cap])
+    assert made.categories == categories
+    assert made.labels_NL is cap.labels_NL
+
+
+def test_a_joint_model_gets_the_joint_table_with_its_own_offsets(tables: Callable[..., list[Table]]) -> None:
+    found = tables()
+    categories = calibrate.with_offsets(joint(found).categories, {"Router/Category": (0.0, 0.5)})
+    assert products_of(categories) == ["Cap", "Boot"]
+    made = table_for(categories, found)
+    assert made.categories == categories
+    assert made.labels_NL.tolist() == joint(found).labels_NL.tolist()
+
+
+def test_a_router_alone_gets_the_router_of_the_categories_that_it_tells_apart(
+    tables: Callable[..., list[Table]],
+) -> None:
+    found = tables()
+    categories = router(found).categories
+    assert products_of(categories) == ["Cap", "Boot"]
+    made = table_for(categories, found)
+    assert (made.categories, made.labels_NL[:, 0].tolist()) == (categories, [0, 0, 0, 1, 1, 1, 1])
+
+
+def test_a_category_named_router_that_has_attributes_of_its_own_is_a_category(
+    tables: Callable[..., list[Table]],
+) -> None:
+    rows = tuple(row | {"Category": "Router"} for row in ROWS[:3])
+    (found,) = tables(rows, {"Router": '["colour", "shade"]'})
+    assert products_of(found.categories) == ["Router"]
+    assert table_for(found.categories, [found]).labels_NL is found.labels_NL
+
+
+def test_tables_of_another_taxonomy_are_refused_with_the_first_difference(tables: Callable[..., list[Table]]) -> None:
+    cap, boot = tables()
+    with pytest.raises(
+        UserError, match=r"another taxonomy: Router Category \(Boot, Cap\), where the model has .*Cap, Bo"
+    ):
+        table_for(joint([cap, boot]).categories, [boot, cap])
+    with pytest.raises(UserError, match=r"Boot colour \(black, white\), where the model has Cap colour \(blue, red\)"):
+        table_for(cap.categories, [boot])
 
 
 def test_the_ids_of_each_split_are_kept(tables: Callable[..., list[Table]]) -> None:

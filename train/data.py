@@ -17,7 +17,7 @@ from runtime.errors import UserError
 from runtime.listing import photo_of
 from train import splits
 from train.config import MISSING
-from train.table import SPLITS, Table
+from train.table import SPLITS, Table, products_of, table_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +69,24 @@ def read(
     return [
         _table(folder, name, rows[rows["Category"] == name], attributes, settled.get(name), targets) for name in wanted
     ]
+
+
+def read_for(
+    folder: Path,
+    categories: Sequence[Category],
+    *,
+    seed: int = 0,
+    trained: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """The one table of `folder` for a model that is there already: of one category, joint, or a router.
+
+    Args:
+        categories: the model's, whose classes, order and offsets the table takes.
+        seed: of the split, where train.csv has no `split` column and `trained` is empty.
+        trained: as `read` takes it; a checkpoint's own `splits`.
+    """
+    tables = read(folder, names=products_of(categories), known=categories, seed=seed, trained=trained or None)
+    return table_for(categories, tables)
 
 
 def _table(

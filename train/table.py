@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from runtime.bundle import ROUTED_BY, ROUTER, Attribute, Category, Routes, name_of
+from runtime.bundle import ROUTED_BY, ROUTER, Attribute, Category, Routes, name_of, tells_apart
 from runtime.errors import UserError
 from train.config import MISSING
 
@@ -109,6 +110,39 @@ def router(tables: Sequence[Table]) -> Table:
     merged = _stacked(tables, (category,), routes=Routes(attribute=ROUTED_BY, to={name: name for name in names}))
     labels_N = np.repeat(np.arange(len(tables)), [len(table.paths) for table in tables])
     return replace(merged, labels_NL=labels_N[:, None], kinds_N=np.zeros_like(merged.kinds_N))
+
+
+def table_for(categories: Sequence[Category], tables: Sequence[Table]) -> Table:
+    """The one table that a model of `categories` learns from, made of the tables of its products, in their order.
+
+    That is the table itself, all of them joined, or their router; with the model's own categories, offsets included.
+    """
+    if len(categories) > 1:
+        made = joint(tables)
+    elif tells_apart(categories[0]):
+        made = router(tables)
+    else:
+        made = tables[0]
+    pairs = zip_longest(_questions(made.categories), _questions(categories), fillvalue="nothing")
+    for found, expected in pairs:
+        if found != expected:
+            raise UserError(f"the data was labelled with another taxonomy: {found}, where the model has {expected}")
+    return replace(made, categories=tuple(categories))
+
+
+def products_of(categories: Sequence[Category]) -> list[str]:
+    """The categories, by name, whose tables `table_for` takes."""
+    if len(categories) == 1 and tells_apart(categories[0]):
+        return list(categories[0].attributes[0].classes)
+    return [category.name for category in categories if not tells_apart(category)]
+
+
+def _questions(categories: Sequence[Category]) -> list[str]:
+    return [
+        f"{category.name} {attribute.name} ({', '.join(attribute.classes)})"
+        for category in categories
+        for attribute in category.attributes
+    ]
 
 
 def _prefixed(category: Category) -> Category:
