@@ -12,14 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from runtime.bundle import Preprocess, Routes, sha256_of
+from runtime.bundle import Attribute, Category, Preprocess, Routes, sha256_of
 from runtime.errors import UserError
-from tests.train_parts import CATEGORY, TINY
-from train import checkpoint, network
+from tests.train_parts import CATEGORY, TINY, TOPS, photos
+from tests.train_parts import network as far
+from train import calibrate, checkpoint, network
+from train.calibrate import Gain
 from train.checkpoint import Checkpoint
 from train.metrics import Score
 from train.network import FacetModel
 
+ROUTER = Category(
+    name="Router",
+    attributes=(Attribute(name="Category", classes=("Cap", TOPS.name), output="Category"),),
+)
 PAGE = Checkpoint(
     slug="cap",
     categories=(CATEGORY,),
@@ -194,6 +200,137 @@ def test_a_folder_without_a_page_is_told_how_to_train_one(tmp_path: Path) -> Non
         UserError, match=r"cannot read .*: No such file or directory\ntrain one with: python -m train\.f"
     ):
         checkpoint.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "complaint"),
+    [
+        ({"colour": 0.0}, "the temperature of 'colour' must be more than 0, got 0"),
+        ({"colour": -1.0}, "the temperature of 'colour' must be more than 0, got -1"),
+        ({"color": 1.5}, "a temperature is for 'color', which is no output; have: colour, shade"),
+    ],
+)
+def test_a_page_with_temperatures_that_no_logits_can_have_is_not_valid(
+    folder: Path, temperatures: dict[str, float], complaint: str
+) -> None:
+    edit_page(folder, temperatures=temperatures)
+    with pytest.raises(UserError, match=f"is not a valid checkpoint page: {complaint}"):
+        checkpoint.read(folder)
+
+
+# What tells two checkpoints apart
+
+
+def test_the_identity_of_a_page_is_that_of_its_answers(folder: Path) -> None:
+    page = checkpoint.read(folder)
+    answers = calibrate.with_offsets(page.categories, {"colour": (0.0, 0.5, 0.5)})
+    others = [
+        replace(page, temperatures={"shade": 1.5}),
+        replace(page, categories=answers),
+        replace(page, categories=page.categories * 2),
+        replace(page, weights_sha256="0" * 64),
+        replace(page, preprocess=Preprocess(height=96, width=64, mean=TINY.model.mean, std=TINY.model.std)),
+    ]
+    assert len({other.identity for other in [page, *others]}) == 1 + len(others)
+    assert page.head_temperatures == [1.0, 1.0]
+    assert others[0].head_temperatures == [1.0, 1.5]
+    # What is said of the checkpoint, and what stands for nothing, changes no answer.
+    same = replace(page, metrics=(), provenance={}, slug="other", temperatures={"colour": 1.0})
+    assert same.identity == page.identity
+
+
+# A joint checkpoint, split
+
+
+def joint(heads: str) -> tuple[FacetModel, Checkpoint]:
+    """A router, caps and tops on one backbone, every head of its own making, with temperatures and offsets."""
+    model, page = far("test_resnet", heads=heads)
+    categories = tuple(
+        Category(
+            name=category.name,
+            attributes=tuple(
+                Attribute(name=a.name, classes=a.classes, output=f"{category.name}/{a.name}")
+                for a in category.attributes
+            ),
+        )
+        for category in (ROUTER, CATEGORY, TOPS)
+    )
+    gain = Gain(
+        category="Cap",
+        attribute="shade",
+        labels=20,
+        nll_before=1,
+        nll_after=1,
+        ece_before=0,
+        ece_after=0,
+        hm_before=1,
+        hm_after=1,
+    )
+    model = network.picked(model, [1, 0, 1, 1, 1])
+    for index in range(5):
+        weight_KC = model.heads.rows_of(index)[-2]
+        weight_KC.mul_(1 + index / 10)  # else several heads would be one and the same
+    return model, replace(
+        page,
+        slug="joint",
+        categories=calibrate.with_offsets(categories, {"Cap/colour": (0.0, 0.25, 0.5)}),
+        routes=Routes(attribute="Category", to={"Cap": "Cap", TOPS.name: TOPS.name}),
+        metrics=(replace(PAGE.metrics[0], category="Cap"), replace(PAGE.metrics[0], category=TOPS.name)),
+        temperatures={"Cap/shade": 0.5, f"{TOPS.name}/colour": 1.5},
+        gains=(gain, replace(gain, category=TOPS.name)),
+        splits={"train": ("1", "2"), "val": ("3",)},
+        weights_sha256="f" * 64,
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("heads", ["attention", "reference"])
+def test_the_pieces_of_a_joint_checkpoint_answer_as_it_does(heads: str) -> None:
+    model, page = joint(heads)
+    inputs_BCHW = network.normalise(torch.from_numpy(photos(6)), model.config)
+
+    def probabilities(model: FacetModel, page: Checkpoint) -> list[Tensor]:
+        return [
+            logits_BK.softmax(1) for logits_BK in network.tempered(model, page.head_temperatures)(inputs_BCHW).logits
+        ]
+
+    expected = probabilities(model, page)
+    found = [probabilities(*piece) for piece in checkpoint.split(model, page)]
+    assert [len(each) for each in found] == [1, 2, 2]
+    for one, other in zip([one for each in found for one in each], expected, strict=True):
+        # A smaller product of matrices may add up in another order.
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_each_piece_has_the_part_of_the_page_that_is_its_own() -> None:
+    model, page = joint("attention")
+    router, cap, tops = (piece for _, piece in checkpoint.split(model, page))
+    assert [piece.slug for piece in (router, cap, tops)] == ["router", "cap", "women-tops-tunics"]
+    assert router.categories == (ROUTER,)
+    assert cap.categories == calibrate.with_offsets([CATEGORY], {"colour": (0.0, 0.25, 0.5)})
+    assert tops.categories == (TOPS,)
+    assert [piece.routes for piece in (router, cap, tops)] == [page.routes, None, None]
+    assert [piece.temperatures for piece in (router, cap, tops)] == [{}, {"shade": 0.5}, {"colour": 1.5}]
+    assert [score.category for score in cap.metrics] == [gain.category for gain in cap.gains] == ["Cap"]
+    assert all(piece.splits == page.splits and piece.weights_sha256 == "f" * 64 for piece in (router, cap, tops))
+    assert len({piece.identity for piece in (router, cap, tops, page)}) == 4
+
+
+def test_the_pieces_share_the_backbone_in_memory() -> None:
+    model, page = joint("attention")
+    assert all(piece.backbone is model.backbone for piece, _ in checkpoint.split(model, page))
+
+
+def test_a_category_that_routes_and_is_a_product_keeps_the_routes() -> None:
+    model, page = joint("attention")
+    routed = replace(page, categories=page.categories[1:], routes=Routes(attribute="shade", to={"dark": TOPS.name}))
+    (_, cap), (_, tops) = checkpoint.split(network.picked(model, [1, 2, 3, 4]), routed)
+    assert (cap.routes, tops.routes) == (routed.routes, None)
+
+
+def test_a_checkpoint_of_one_category_is_its_own_only_piece(folder: Path) -> None:
+    model, page = checkpoint.load(folder)
+    assert checkpoint.split(model, page) == [(model, page)]
 
 
 # Where they are found

@@ -88,6 +88,38 @@ def test_the_rows_of_all_heads_are_all_of_their_parameters(kind: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["attention", "reference"])
+def test_the_last_rows_of_a_head_are_the_weight_and_the_bias_that_make_its_logits(kind: str) -> None:
+    torch.manual_seed(3)
+    made = (AttentionHeads(16, CLASSES, 0.0) if kind == "attention" else ReferenceHeads(CLASSES)).eval()
+    map_BCHW = torch.randn(2, 16 if kind == "attention" else heads.REFERENCE_TRUNK, *SHAPE)
+    expected = made(map_BCHW)[1] / 2
+    *_, weight_KC, bias_K = made.rows_of(1)
+    weight_KC.div_(2)
+    bias_K.div_(2)
+    assert made(map_BCHW)[1].equal(expected)  # a power of two leaves every digit
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["attention", "reference"])
+def test_picked_heads_answer_as_before_in_the_order_asked_for_and_are_their_own(kind: str) -> None:
+    torch.manual_seed(4)
+    made = (AttentionHeads(16, CLASSES, 0.5) if kind == "attention" else ReferenceHeads(CLASSES)).eval()
+    for row in made.rows_of(2):
+        row.add_(torch.randn_like(row))  # attention starts the same for all
+    map_BCHW = torch.randn(2, 16 if kind == "attention" else heads.REFERENCE_TRUNK, *SHAPE)
+    expected = made(map_BCHW)
+    picked = made.picked([2, 0])
+    assert not picked.training
+    # One product of a matrix fewer: its float32 additions may come in another order.
+    for index, logits_BK in zip((2, 0), picked(map_BCHW), strict=True):
+        torch.testing.assert_close(logits_BK, expected[index], rtol=1e-5, atol=1e-6)
+    for parameter in picked.parameters():
+        parameter.zero_()
+    assert all(before.equal(after) for before, after in zip(expected, made(map_BCHW), strict=True))
+
+
+@torch.no_grad()
 def test_gating_the_average_equals_averaging_the_gated_map() -> None:
     torch.manual_seed(3)
     head = ReferenceHead(4).eval()

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from runtime.errors import UserError
-from tests.train_parts import TINY
-from train import network
+from tests.train_parts import TINY, photos
+from tests.train_parts import network as far
+from train import calibrate, network
 from train.config import PRESETS, ModelConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,39 @@ def test_a_model_gives_logits_for_each_attribute_and_the_pooled_map() -> None:
     assert output.features.shape == (2, made.channels)
     assert made.map(images_BCHW).shape == (2, made.channels, 2, 2)
     torch.testing.assert_close(output.features, made.map(images_BCHW).mean((2, 3)), rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("heads", ["attention", "reference"])
+def test_a_tempered_model_gives_calibrated_probabilities_and_leaves_the_other_as_it_was(heads: str) -> None:
+    made, _ = far("test_resnet", heads=heads)
+    inputs_BCHW = network.normalise(torch.from_numpy(photos(8)), made.config)
+    before = made(inputs_BCHW)
+    after = network.tempered(made, [0.6, 1.8])(inputs_BCHW)
+    for temperature, raw_BK, tempered_BK in zip((0.6, 1.8), before.logits, after.logits, strict=True):
+        expected_BK = calibrate.tempered(raw_BK.softmax(1).numpy(), temperature)
+        # Each weight is rounded once more, and the reference's logits are small differences of large sums.
+        np.testing.assert_allclose(tempered_BK.softmax(1).numpy(), expected_BK, rtol=0, atol=1e-5)
+        assert tempered_BK.argmax(1).equal(raw_BK.argmax(1))
+    assert after.features.equal(before.features)
+    assert all(one.equal(other) for one, other in zip(made(inputs_BCHW).logits, before.logits, strict=True))
+
+
+@torch.no_grad()
+def test_a_temperature_of_one_changes_no_bit() -> None:
+    made, _ = far("test_resnet")
+    tempered = network.tempered(made, [1.0, 1.0])
+    assert tempered is not made
+    assert all(value.equal(made.state_dict()[name]) for name, value in tempered.state_dict().items())
+
+
+def test_models_made_of_another_share_all_but_its_heads() -> None:
+    made, _ = far("test_resnet")
+    for other in (network.tempered(made, [2.0, 2.0]), network.picked(made, [1])):
+        assert other.backbone is made.backbone
+        assert other.neck is made.neck
+        assert {id(parameter) for parameter in other.heads.parameters()}.isdisjoint(map(id, made.heads.parameters()))
+        assert not any(module.training for module in other.modules())
 
 
 def test_normalise_takes_pixels_to_the_network_in_its_layout() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,15 @@ CATEGORY = Category(
     attributes=(
         Attribute(name="colour", classes=tuple(COLOURS), output="colour"),
         Attribute(name="shade", classes=tuple(SHADES), output="shade"),
+    ),
+)
+
+TOP_COLOURS = {"magenta": (220, 40, 220), "yellow": (220, 220, 40)}
+TOPS = Category(
+    name="Women Tops & Tunics",
+    attributes=(
+        Attribute(name="colour", classes=tuple(TOP_COLOURS), output="colour"),
+        Attribute(name="print or pattern", classes=tuple(SHADES), output="print or pattern"),
     ),
 )
 
@@ -75,30 +84,57 @@ def write_data(
         edit: gives the rows to write instead of those that the photos were made for.
     """
     (folder / "train_images").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    rows = []
-    for index in range(count):
-        colour = list(COLOURS)[index % 3]
-        shade = list(SHADES)[index // 3 % 2]
-        image_HWC = np.array(COLOURS[colour]) * SHADES[shade] + rng.integers(-25, 26, (32, 32, 3))
-        pixels_HWC = np.clip(image_HWC, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / "train_images" / f"{index:06d}.jpg"), pixels_HWC[:, :, ::-1])
-        rows.append(
-            {
-                "id": str(index),
-                "Category": "Cap",
-                "len": "2",
-                "attr_1": colour,
-                "attr_2": "" if index % 7 == 0 else shade,
-                "split": "val" if index % 24 >= 18 else "train",
-            }
-        )
+    rows = _draw(folder, "Cap", COLOURS, range(count))
     write_csv(folder / "train.csv", edit(rows) if edit else rows)
     write_csv(
         folder / "category_attributes.csv",
         [{"Category": "Cap", "No_of_attribute": "2", "Attribute_list": '["colour", "shade"]'}],
     )
     return folder
+
+
+def write_two(folder: Path) -> Path:
+    """As `write_data`, with a second category of other colours, as many photos, and a name full of odd characters."""
+
+    def both(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [*rows, *_draw(folder, TOPS.name, TOP_COLOURS, range(len(rows), 2 * len(rows)))]
+
+    write_data(folder, edit=both)
+    listed = [
+        {
+            "Category": category.name,
+            "No_of_attribute": "2",
+            "Attribute_list": str([attribute.name for attribute in category.attributes]),
+        }
+        for category in (CATEGORY, TOPS)
+    ]
+    write_csv(folder / "category_attributes.csv", listed)
+    return folder
+
+
+def _draw(
+    folder: Path, category: str, colours: Mapping[str, tuple[int, int, int]], indices: range
+) -> list[dict[str, str]]:
+    """Photos of one colour each, noise over it, and their rows of train.csv."""
+    rng = np.random.default_rng(indices.start)
+    rows = []
+    for index in indices:
+        colour = list(colours)[index % len(colours)]
+        shade = list(SHADES)[index // len(colours) % 2]
+        image_HWC = np.array(colours[colour]) * SHADES[shade] + rng.integers(-25, 26, (32, 32, 3))
+        pixels_HWC = np.clip(image_HWC, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / "train_images" / f"{index:06d}.jpg"), pixels_HWC[:, :, ::-1])
+        rows.append(
+            {
+                "id": str(index),
+                "Category": category,
+                "len": "2",
+                "attr_1": colour,
+                "attr_2": "" if index % 7 == 0 else shade,
+                "split": "val" if index % 24 >= 18 else "train",
+            }
+        )
+    return rows
 
 
 def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
@@ -154,12 +190,21 @@ def network(backbone: str, *, act_layer: str = "", heads: str = "attention") -> 
     return made, page
 
 
-@functools.cache
-def full_graph(backbone: str, *, act_layer: str = "", heads: str = "attention") -> onnx.ModelProto:
+def full_graph(
+    backbone: str, *, act_layer: str = "", heads: str = "attention", temperatures: Mapping[str, float] | None = None
+) -> onnx.ModelProto:
     """The float32 graph of that network; an export takes seconds, so it is made once. Not to be changed."""
+    return _full_graph(backbone, act_layer, heads, tuple((temperatures or {}).items()))
+
+
+@functools.cache
+def _full_graph(
+    backbone: str, act_layer: str, heads: str, temperatures: tuple[tuple[str, float], ...]
+) -> onnx.ModelProto:
     from export import graph
 
-    return graph.graph(*network(backbone, act_layer=act_layer, heads=heads))
+    model, page = network(backbone, act_layer=act_layer, heads=heads)
+    return graph.graph(model, replace(page, temperatures=dict(temperatures)))
 
 
 def photos(count: int, *, seed: int = 0) -> np.ndarray:

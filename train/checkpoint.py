@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +12,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runtime.bundle import Attribute, Category, Preprocess, Routes, name_of, replace_file, replacing, sha256_of, slug_of
+from runtime.bundle import (
+    Attribute,
+    Category,
+    Preprocess,
+    Routes,
+    name_of,
+    replace_file,
+    replacing,
+    router_of,
+    sha256_of,
+    slug_of,
+)
 from runtime.errors import UserError
 from train.calibrate import Gain
 from train.config import Preset
@@ -52,6 +64,14 @@ class Checkpoint:
     provenance: dict[str, str]
     weights_sha256: str = ""
 
+    def __post_init__(self) -> None:
+        outputs = [attribute.output for attribute in self.attributes]
+        for output, temperature in self.temperatures.items():
+            if output not in outputs:
+                raise ValueError(f"a temperature is for {output!r}, which is no output; have: {', '.join(outputs)}")
+            if temperature <= 0:
+                raise ValueError(f"the temperature of {output!r} must be more than 0, got {temperature}")
+
     @property
     def name(self) -> str:
         """What a person calls it."""
@@ -61,6 +81,23 @@ class Checkpoint:
     def attributes(self) -> tuple[Attribute, ...]:
         """Every attribute, in the order of the model's logits."""
         return tuple(attribute for category in self.categories for attribute in category.attributes)
+
+    @property
+    def head_temperatures(self) -> list[float]:
+        """The temperature of every attribute, in that order, as `network.tempered` takes them."""
+        return [self.temperatures.get(attribute.output, 1.0) for attribute in self.attributes]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that decides its answers; the weights alone leave out temperatures, offsets and classes."""
+        decisive = (
+            self.weights_sha256,
+            self.head_temperatures,
+            self.categories,
+            self.preprocess,
+            self.preset.model,
+        )
+        return hashlib.sha256(msgspec.json.encode(decisive, order="deterministic")).hexdigest()
 
 
 class _VersionOnly(msgspec.Struct):
@@ -152,6 +189,44 @@ def load(folder: Path) -> tuple[FacetModel, Checkpoint]:
     network.require_equal_keys(model.state_dict(), state, path)
     model.load_state_dict(state)
     return model.eval(), page
+
+
+def split(model: FacetModel, page: Checkpoint) -> list[tuple[FacetModel, Checkpoint]]:
+    """A model and a page for each category of a joint checkpoint, which answer as it does; of any other, itself alone.
+
+    The models share all but their heads with `model`. Outputs take their attributes' names, and the routes go with
+    the category that has their attribute. Of the page, what is told by attribute is divided; `weights_sha256` names
+    the weights that the piece is part of, `history` and `splits` are the whole's.
+    """
+    from train import network
+
+    if len(page.categories) == 1:
+        return [(model, page)]
+    router = router_of(page.categories, page.routes)
+    pieces, start = [], 0
+    for category in page.categories:
+        count = len(category.attributes)
+        kept = network.picked(model, range(start, start + count))
+        pieces.append((kept, _piece(page, category, page.routes if category is router else None)))
+        start += count
+    return pieces
+
+
+def _piece(page: Checkpoint, category: Category, routes: Routes | None) -> Checkpoint:
+    attributes = tuple(msgspec.structs.replace(each, output=each.name) for each in category.attributes)
+    return replace(
+        page,
+        slug=slug_of(category.name),
+        categories=(msgspec.structs.replace(category, attributes=attributes),),
+        routes=routes,
+        metrics=tuple(score for score in page.metrics if score.category == category.name),
+        temperatures={
+            each.name: page.temperatures[each.output]
+            for each in category.attributes
+            if each.output in page.temperatures
+        },
+        gains=tuple(gain for gain in page.gains if gain.category == category.name),
+    )
 
 
 def _is_unfinished(folder: Path, page: Checkpoint) -> bool:

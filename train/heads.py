@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,12 +63,21 @@ class AttentionHeads(nn.Module):
         ]
 
     def rows_of(self, index: int) -> list[Tensor]:
-        """Views of the parameters of one attribute's head."""
+        """Views of the parameters of one attribute's head, last the weight and the bias that make its logits."""
         return [
             self.query_LC.data[index],
             self.weight_KC.data.split(self.classes)[index],
             self.bias_K.data.split(self.classes)[index],
         ]
+
+    def picked(self, indices: Sequence[int]) -> AttentionHeads:
+        """A copy with the heads of these attributes alone, in this order."""
+        made = copy.deepcopy(self)
+        queries, weights, biases = zip(*(self.rows_of(index) for index in indices), strict=True)
+        made.classes = tuple(self.classes[index] for index in indices)
+        made.query_LC = nn.Parameter(torch.stack(queries))
+        made.weight_KC, made.bias_K = nn.Parameter(torch.cat(weights)), nn.Parameter(torch.cat(biases))
+        return made
 
 
 class ReferenceHead(nn.Module):
@@ -112,8 +122,14 @@ class ReferenceHeads(nn.Module):
         return [head(map_BCHW) for head in self.heads]
 
     def rows_of(self, index: int) -> list[Tensor]:
-        """The parameters of one attribute's head."""
+        """The parameters of one attribute's head, last the weight and the bias that make its logits."""
         return [parameter.data for parameter in self.heads[index].parameters()]
+
+    def picked(self, indices: Sequence[int]) -> ReferenceHeads:
+        """A copy with the heads of these attributes alone, in this order."""
+        return copy.deepcopy(
+            self, {id(self.heads): nn.ModuleList(copy.deepcopy(self.heads[index]) for index in indices)}
+        )
 
 
 class Parts(NamedTuple):

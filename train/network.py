@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,27 @@ class FacetModel(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Output:
         map_BCHW = self.map(images_BCHW)
         return Output(self.heads(map_BCHW), map_BCHW.mean((2, 3)))
+
+
+def tempered(model: FacetModel, temperatures: Sequence[float]) -> FacetModel:
+    """The model whose softmax is calibrated: each attribute's logits are divided by its temperature, in the weights.
+
+    The heads are a copy; all else is shared with `model`.
+
+    Args:
+        temperatures: one an attribute, as `Checkpoint.head_temperatures` gives them.
+    """
+    made = _with_heads(model, copy.deepcopy(model.heads))
+    for index, temperature in enumerate(temperatures):
+        *_, weight_KC, bias_K = made.heads.rows_of(index)
+        weight_KC.div_(temperature)
+        bias_K.div_(temperature)
+    return made
+
+
+def picked(model: FacetModel, indices: Sequence[int]) -> FacetModel:
+    """The model of these attributes alone, in this order; all but the heads is shared with `model`."""
+    return _with_heads(model, model.heads.picked(indices))
 
 
 def create(config: ModelConfig, classes: Sequence[int], weights: str) -> FacetModel:
@@ -121,6 +143,12 @@ def require_equal_keys(expected: dict[str, Tensor], found: dict[str, Tensor], so
     if complaints:
         more = f", and {len(complaints) - 6} more" if len(complaints) > 6 else ""
         raise UserError(f"{source} does not fit the model: {', '.join(sorted(complaints)[:6])}{more}")
+
+
+def _with_heads(model: FacetModel, heads: nn.Module) -> FacetModel:
+    # What deepcopy finds here already it takes as it is: five categories on one backbone would fill a laptop's memory.
+    done = {id(part): part for part in (model.backbone, model.neck)} | {id(model.heads): heads}
+    return copy.deepcopy(model, done)
 
 
 def _args(config: ModelConfig) -> dict[str, Any]:
