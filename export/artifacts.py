@@ -70,8 +70,8 @@ class Made:
 
 
 def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: int, gate: int) -> Photos:
-    """Photos of the training split to calibrate on, and of the validation split to judge by, evenly spaced."""
-    table = data.read(folder, names=[page.categories[0].name], known=page.categories, trained=page.splits or None)[0]
+    """Photos of the training split to calibrate on, and of the validation split to judge by, of every category."""
+    table = data.read_for(folder, page.categories, trained=page.splits, seed=int(page.provenance.get("seed", 0)))
 
     def load(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept, pixels = [], []
@@ -84,10 +84,10 @@ def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: in
         data.refuse_unreadable([table.paths[row] for row in set(rows) - set(kept)], len(rows))
         return np.array(kept), np.stack(pixels)
 
-    gate_rows, photos_NHWC = load(_spread(table.rows("val"), gate))
+    gate_rows, photos_NHWC = load(_spread(table.rows("val"), table.kinds_N, gate))
     return Photos(
         table=table,
-        calibration_NHWC=load(_spread(table.rows("train"), calibration))[1],
+        calibration_NHWC=load(_spread(table.rows("train"), table.kinds_N, calibration))[1],
         evidence=parity.Evidence(
             categories=page.categories,
             photos_NHWC=photos_NHWC,
@@ -99,10 +99,10 @@ def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: in
 
 
 def reference(model: FacetModel, page: Checkpoint, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
-    """PyTorch's own answers to uint8 RGB photos, by output name."""
+    """PyTorch's own answers to uint8 RGB photos, by output name; calibrated, as the graph's are."""
     import torch
 
-    network = graph.served(model)
+    network = graph.served(model, page)
     parts = []
     with torch.inference_mode():
         for start in range(0, len(photos_NHWC), TORCH_BATCH):
@@ -177,6 +177,12 @@ def _at(precision_: Precision, full: onnx.ModelProto, calibration_NHWC: np.ndarr
     return full
 
 
-def _spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the rows, evenly spaced."""
-    return np.array(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)])
+def _spread(rows: np.ndarray, kinds_N: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the rows, as many of each category where it has them, and those evenly spaced."""
+    groups = sorted((rows[kinds_N[rows] == kind] for kind in np.unique(kinds_N[rows])), key=len)
+    chosen: list[np.ndarray] = []
+    # The smallest first: what it lacks, the larger ones make up for.
+    for index, group in enumerate(groups):
+        share = min(len(group), (count - sum(map(len, chosen))) // (len(groups) - index))
+        chosen.append(group[np.linspace(0, len(group) - 1, share).astype(int)])
+    return np.sort(np.concatenate(chosen))

@@ -1,5 +1,7 @@
 """Command: every checkpoint found becomes a bundle: a graph per precision, plans, golden photos, verdicts.
 
+A joint checkpoint becomes one bundle that answers for all its categories, or with --split one for each.
+
 python -m export.build --precision fp16
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.engines import ENGINES
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
@@ -16,6 +18,8 @@ from runtime.terminal import note, positive, print_table, progress
 
 if TYPE_CHECKING:
     from export.artifacts import Made
+    from train.checkpoint import Checkpoint
+    from train.network import FacetModel
 
 EXAMPLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "examples" / "checkpoints"
 EXAMPLE_DATA = Path(__file__).resolve().parent.parent / "examples" / "clothing"
@@ -46,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="default: checkpoints/, else the shipped one")
     parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="default: every one")
     parser.add_argument(
+        "--split", action="store_true", help="a bundle for each category of a joint checkpoint (default: one for all)"
+    )
+    parser.add_argument(
         "--data", type=Path, metavar="DIR", help="photos for calibration and gate (default: those trained on)"
     )
     parser.add_argument("--calibration-photos", type=positive, default=128, metavar="N", help="default: %(default)s")
@@ -61,33 +68,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build(args: argparse.Namespace) -> int:
-    from runtime.bundle import slug_of
     from train import checkpoint
 
     targets = plan_targets(args.target, args.precision)
     root = args.checkpoints or default_checkpoints(args.quiet)
-    found = checkpoint.find(root)
-    if args.category:
-        wanted = [slug_of(name) for name in args.category]
-        if unknown := [slug for slug in wanted if slug not in found]:
-            raise UserError(f"no checkpoint of {unknown[0]!r} in {root}; have: {', '.join(found)}")
-        found = {slug: found[slug] for slug in wanted}
-    by_slug: dict[str, Path] = {}
-    for folder in found.values():
-        if (other := by_slug.setdefault(checkpoint.read(folder).slug, folder)) != folder:
-            raise UserError(f"{other} and {folder} are checkpoints of one category\nname one: --checkpoints {folder}")
     refused = 0
-    for folder in found.values():
-        refused += build_one(folder, targets, args)
+    for folder, slugs in asked(root, args.category, split=args.split).items():
+        model, page = checkpoint.load(folder)
+        pieces = checkpoint.split(model, page) if args.split else [(model, page)]
+        refused += sum(build_one(*piece, targets, args) for piece in pieces if piece[1].slug in slugs)
     return PARTLY_DONE if refused else DONE
 
 
-def build_one(folder: Path, targets: Sequence[str], args: argparse.Namespace) -> int:
-    """Build one checkpoint's bundle and print its table; gives the number of refused artifacts."""
-    from export import artifacts, commit
+class Offer(NamedTuple):
+    """A bundle that could be built."""
+
+    called: str
+    """What `--category` names it by."""
+    slug: str
+    folder: Path
+    """The checkpoint that it would be built from."""
+
+
+def asked(root: Path, names: Sequence[str], *, split: bool) -> dict[Path, list[str]]:
+    """The checkpoints to build from, and the slugs of the bundles that each of them is to give."""
+    from runtime.bundle import slug_of
     from train import checkpoint
 
-    model, page = checkpoint.load(folder)
+    found = checkpoint.find(root)
+    wanted = [slug_of(name) for name in names]
+    # What a checkpoint offers when it is split is in its page; else a page that nobody asked for need not be whole.
+    opened = found if split or not wanted else {slug: found[slug] for slug in wanted if slug in found}
+    offers = [offer for called, folder in opened.items() for offer in _offers(called, folder, split=split)]
+    have = [offer.called for offer in offers] if split else list(found)
+    for slug in wanted:
+        if slug not in have:
+            if joint := next((folder for folder in found.values() if _is_joint_with(folder, slug)), None):
+                raise UserError(
+                    f"{slug!r} is one of the categories of {joint}, a joint checkpoint: one bundle for all\n"
+                    "build a bundle for each with: --split"
+                )
+            raise UserError(f"no checkpoint of {slug!r} in {root}; have: {', '.join(have)}")
+    made: dict[Path, list[str]] = {}
+    by_slug: dict[str, Path] = {}
+    for offer in offers:
+        if wanted and offer.called not in wanted:
+            continue
+        if (other := by_slug.setdefault(offer.slug, offer.folder)) != offer.folder:
+            raise UserError(
+                f"{other} and {offer.folder} are checkpoints of one category\nname one: --checkpoints {offer.folder}"
+            )
+        made.setdefault(offer.folder, []).append(offer.slug)
+    return made
+
+
+def build_one(model: FacetModel, page: Checkpoint, targets: Sequence[str], args: argparse.Namespace) -> int:
+    """Build one bundle and print its table; gives the number of refused artifacts."""
+    from export import artifacts, commit
+
     photos = artifacts.gather(
         model,
         page,
@@ -169,6 +207,24 @@ def data_folder(asked: Path | None, provenance: dict[str, str], *, quiet: bool) 
             note(f"photos for calibration and gate: {folder}", quiet=quiet)
             return folder
     raise UserError("the photos that this checkpoint was trained on are not here\nname a data folder with: --data DIR")
+
+
+def _offers(called: str, folder: Path, *, split: bool) -> list[Offer]:
+    from runtime.bundle import slug_of
+    from train import checkpoint
+
+    page = checkpoint.read(folder)
+    if split and len(page.categories) > 1:
+        slugs = [slug_of(category.name) for category in page.categories]
+        return [Offer(slug, slug, folder) for slug in slugs]
+    return [Offer(called, page.slug, folder)]
+
+
+def _is_joint_with(folder: Path, slug: str) -> bool:
+    from train import checkpoint
+
+    categories = checkpoint.read(folder).categories
+    return len(categories) > 1 and any(category.called(slug) for category in categories)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def commit(
             provenance={
                 **page.provenance,
                 "checkpoint": page.weights_sha256,
+                "identity": page.identity,
                 "facet-edge": __version__,
             },
             golden=_golden(folder, model, page, photos),
@@ -72,14 +73,14 @@ def commit(
 
 
 def _earlier(folder: Path, page: Checkpoint, made: Sequence[Artifact]) -> list[Artifact]:
-    """Artifacts that an earlier build made of the same checkpoint and that this one did not make again."""
+    """Artifacts that an earlier build made of the same weights and page, and that this one did not make again."""
     if not (folder / bundle.PAGE).exists():
         return []
     try:
         before = bundle.verify(folder)
     except UserError:
         return []  # what does not verify is replaced whole
-    if before.provenance.get("checkpoint") != page.weights_sha256:
+    if before.provenance.get("identity") != page.identity:
         return []
     again = {(artifact.precision, artifact.target, artifact.engines) for artifact in made}
     return [kept for kept in before.artifacts if (kept.precision, kept.target, kept.engines) not in again]
@@ -89,7 +90,8 @@ def _golden(folder: Path, model: FacetModel, page: Checkpoint, photos: artifacts
     """Photos that show as many labels as few can, stored small, and PyTorch's answers to them as stored."""
     named: list[GoldenPhoto] = []
     pixels: list[np.ndarray] = []
-    for index in parity.golden_rows(photos.evidence.labels_NL, GOLDEN_PHOTOS):
+    kinds_N = photos.table.kinds_N[photos.gate_rows]
+    for index in parity.golden_rows(photos.evidence.labels_NL, kinds_N, GOLDEN_PHOTOS):
         content = _small_jpeg(images.decode(photos.table.paths[photos.gate_rows[index]]))
         sha256 = hashlib.sha256(content).hexdigest()
         path = folder / "golden" / f"{sha256[:12]}.jpg"

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from train.checkpoint import Checkpoint
-from train.network import FacetModel, normalise
+from train.network import FacetModel, normalise, tempered
 
 if TYPE_CHECKING:
     import onnx
@@ -21,17 +21,22 @@ INPUT = "images"
 FEATURES = "features"
 
 
-def served(model: FacetModel) -> torch.nn.Module:
-    """The network as it is served: uint8 RGB [B, H, W, 3] -> a tuple of probabilities [B, K] and features [B, F]."""
+def served(model: FacetModel, page: Checkpoint) -> torch.nn.Module:
+    """The network as it is served: uint8 RGB [B, H, W, 3] -> a tuple of probabilities [B, K] and features [B, F].
+
+    The temperatures are in its weights: a division of its own would cost every photo a pass over every logit.
+    """
     import torch
+
+    network = tempered(model, page.head_temperatures)
 
     class Served(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = model
+            self.network = network
 
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            output = self.network(normalise(images, model.config))
+            output = self.network(normalise(images, network.config))
             return (*(logits_BK.softmax(1) for logits_BK in output.logits), output.features)
 
     return Served().eval()
@@ -55,7 +60,7 @@ def graph(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
         for name in ("torch.onnx", "onnxscript"):
             logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
-            served(model),
+            served(model, page),
             (sample,),
             dynamo=True,
             verbose=False,

@@ -180,15 +180,17 @@ def _finite(gaps: np.ndarray) -> np.ndarray:
     return finite
 
 
-def golden_rows(labels_NL: np.ndarray, count: int) -> Sequence[int]:
-    """Rows for golden photos: greedily those that show the most labels not shown yet."""
+def golden_rows(labels_NL: np.ndarray, kinds_N: np.ndarray, count: int) -> Sequence[int]:
+    """Rows for golden photos: greedily those of a category not shown yet, and that show the most labels so."""
     seen: set[tuple[int, int]] = set()
+    kinds: set[int] = set()
     chosen: list[int] = []
     left = dict.fromkeys(range(len(labels_NL)))
     while left and len(chosen) < count:
         shown = {row: {(i, int(v)) for i, v in enumerate(labels_NL[row]) if v != MISSING} for row in left}
-        best = max(left, key=lambda row: (len(shown[row] - seen), -row))
+        best = max(left, key=lambda row: (kinds_N[row] not in kinds, len(shown[row] - seen), -row))
         seen |= shown[best]
+        kinds.add(kinds_N[best])
         chosen.append(best)
         del left[best]
     return chosen

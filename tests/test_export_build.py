@@ -99,6 +99,7 @@ def test_a_bundle_verifies_and_says_where_it_comes_from(built: Path, checkpoints
     trained = checkpoint.read(checkpoints / "cap")
     assert (page.slug, page.categories, page.preprocess, page.routes) == ("cap", (CATEGORY,), trained.preprocess, None)
     assert page.provenance["checkpoint"] == trained.weights_sha256
+    assert page.provenance["identity"] == trained.identity
     assert page.provenance["data"] == str(data)
     assert page.provenance.keys() >= {"facet-edge", "torch", "timm", "seed"}
 
@@ -230,6 +231,29 @@ def test_a_later_build_adds_to_the_bundle_and_another_checkpoint_starts_it_anew(
     assert graphs(third)["fp32"].sha256 != graphs(first)["fp32"].sha256
     left = {path.name for path in (tmp_path / "cap").iterdir()}
     assert left == {graphs(third)["fp32"].file, "bundle.json", "golden"}
+
+
+@pytest.mark.parametrize("change", ["temperatures", "offsets"])
+def test_the_same_weights_with_another_page_start_the_bundle_anew(
+    checkpoints: Path, tmp_path: Path, change: str
+) -> None:
+    (source,) = checkpoint.find(checkpoints).values()
+    folder = shutil.copytree(source, tmp_path / "checkpoints" / "cap")
+    assert run(folder, tmp_path, "--precision", "fp32") == 0
+    first = bundle.verify(tmp_path / "cap")
+    page = json.loads((folder / checkpoint.PAGE).read_text())
+    if change == "temperatures":
+        page["temperatures"] = {"colour": 1.5}
+    else:
+        page["categories"][0]["attributes"][1]["offsets"] = [0.0, 0.5]
+    (folder / checkpoint.PAGE).write_text(json.dumps(page))
+    assert run(folder, tmp_path, "--precision", "fp16") == 0
+    second = bundle.verify(tmp_path / "cap")
+    assert second.provenance["checkpoint"] == first.provenance["checkpoint"]
+    assert list(graphs(second)) == ["fp16"]
+    # The golden answers are calibrated, as the graph's are; offsets move no probability.
+    changed = [name for name, rows in first.golden.probabilities.items() if rows != second.golden.probabilities[name]]
+    assert changed == (["colour"] if change == "temperatures" else [])
 
 
 def test_a_refused_artifact_is_left_out_and_the_exit_code_is_1(

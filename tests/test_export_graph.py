@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from export import artifacts, graph
 from tests.train_parts import full_graph, network, photos
+from train import calibrate
 from train.checkpoint import Checkpoint
 from train.network import FacetModel
 
@@ -23,6 +25,9 @@ KINDS = {
     "mobilenet": {"backbone": "test_efficientnet", "act_layer": "relu6"},
     "reference": {"backbone": "test_resnet", "heads": "reference"},
 }
+
+
+TEMPERATURES = {"colour": 0.6, "shade": 1.8}
 
 
 @pytest.fixture(params=list(KINDS))
@@ -58,6 +63,35 @@ def test_the_graph_answers_as_pytorch_does_at_any_batch(
         # float32 additions in another order: some 1e-6 of a logit.
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5)
     np.testing.assert_allclose(found["features"], expected["features"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("hot", ["convnext", "reference"])  # a kind of heads each
+def test_the_graphs_probabilities_are_the_calibrated_ones_and_its_labels_the_same(hot: str) -> None:
+    model, page = network(**KINDS[hot])
+    photos_NHWC = photos(16)
+    raw = artifacts.reference(model, page, photos_NHWC)
+    calibrated = artifacts.reference(model, replace(page, temperatures=TEMPERATURES), photos_NHWC)
+    made = full_graph(**KINDS[hot], temperatures=TEMPERATURES)
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = dict(zip(raw, session.run(None, {"images": photos_NHWC}), strict=True))
+    for name, temperature in TEMPERATURES.items():
+        expected = calibrate.tempered(raw[name], temperature)
+        assert np.abs(expected - raw[name]).max() > 0.05
+        # As between graph and PyTorch, and a logit divided by 0.6 has its error divided too.
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(calibrated[name], expected, rtol=0, atol=1e-5)
+        assert np.array_equal(found[name].argmax(1), raw[name].argmax(1))
+    assert np.array_equal(calibrated["features"], raw["features"])
+
+
+@pytest.mark.parametrize("hot", ["convnext", "reference"])
+def test_temperatures_are_in_the_weights_and_no_node(hot: str) -> None:
+    both = [full_graph(**KINDS[hot]), full_graph(**KINDS[hot], temperatures=TEMPERATURES)]
+    before, after = ([node.SerializeToString() for node in each.graph.node] for each in both)
+    assert before == after
+    before, after = ({t.name: t.SerializeToString() for t in each.graph.initializer} for each in both)
+    assert before.keys() == after.keys()
+    assert 0 < sum(before[name] != after[name] for name in before) <= 4  # weight and bias, of each head or of both
 
 
 def test_the_graph_is_the_same_wherever_it_is_made_and_tells_of_no_folder(made: onnx.ModelProto) -> None:

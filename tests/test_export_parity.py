@@ -261,17 +261,23 @@ def test_golden_rows_show_every_label_that_so_many_rows_can_show() -> None:
     labels_NL = rng.integers(0, 3, (400, 3))
     for attribute in range(3):
         labels_NL[17 * (attribute + 1), attribute] = 3
-    chosen = parity.golden_rows(labels_NL, 8)
+    chosen = parity.golden_rows(labels_NL, np.zeros(400, int), 8)
     assert len(set(chosen)) == 8
     assert all(set(labels_NL[list(chosen), attribute]) == {0, 1, 2, 3} for attribute in range(3))
 
 
 def test_the_first_golden_row_shows_the_most_labels_and_a_tie_goes_to_the_earlier() -> None:
     found = labels((0, MISSING, MISSING), (1, 1, 0), (0, 0, 1), (MISSING, MISSING, MISSING))
-    assert list(parity.golden_rows(found, 2)) == [1, 2]
+    assert list(parity.golden_rows(found, np.zeros(4, int), 2)) == [1, 2]
+
+
+def test_golden_rows_show_every_category_before_one_twice() -> None:
+    """However many attributes one has, and however few another."""
+    found = labels((0, 0, 0, MISSING), (1, 1, 1, MISSING), (MISSING, MISSING, MISSING, 0), (2, 2, 2, MISSING))
+    assert list(parity.golden_rows(found, np.array([0, 0, 1, 0]), 3)) == [0, 2, 1]
 
 
 @pytest.mark.parametrize(("rows", "count"), [(3, 8), (8, 8), (20, 8), (20, 1)])
 def test_there_are_as_many_golden_rows_as_asked_for_or_as_there_are(rows: int, count: int) -> None:
-    chosen = parity.golden_rows(np.zeros((rows, 2), np.int64), count)
+    chosen = parity.golden_rows(np.zeros((rows, 2), np.int64), np.zeros(rows, int), count)
     assert len(chosen) == len(set(chosen)) == min(rows, count)

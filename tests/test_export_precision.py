@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +15,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from export import artifacts, precision
+from export import artifacts, parity, precision
 from export.parity import LIMITS
 from runtime.errors import UserError
 from tests.train_parts import full_graph, network, photos
@@ -117,6 +119,27 @@ def test_a_weight_that_half_cannot_hold_is_named() -> None:
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     with pytest.raises(UserError, match=r"stem\.0\.weight holds 1e\+05, more than half precision can: build fp32 or"):
         precision.to_fp16(full)
+
+
+def test_a_calibrated_network_passes_the_gate_at_every_precision(tmp_path: Path) -> None:
+    temperatures = {"colour": 0.6, "shade": 1.8}
+    model, page = network(**KINDS["convnext"])
+    page = replace(page, temperatures=temperatures)
+    full = full_graph(**KINDS["convnext"], temperatures=temperatures)
+    # On photos that no calibration saw, and few of which lie between two labels, where int8 is a toss-up.
+    photos_NHWC = photos(96, seed=7)
+    reference = artifacts.reference(model, page, photos_NHWC)
+    evidence = parity.Evidence(
+        categories=page.categories,
+        photos_NHWC=photos_NHWC,
+        labels_NL=np.stack([reference[name].argmax(1) for name in temperatures], 1),
+        reference=reference,
+    )
+    made = {"fp32": full, "fp16": precision.to_fp16(full), "int8": precision.to_int8(full, photos(24, seed=2))}
+    for name, graph in made.items():
+        onnx.save(graph, tmp_path / name)
+        verdict = parity.judge(tmp_path / name, name, "onnxruntime", "", evidence)
+        assert verdict.state == "passed", f"{name}: {verdict.reason}"
 
 
 # Int8
