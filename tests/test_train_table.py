@@ -105,6 +105,15 @@ def test_one_category_alone_is_neither_joined_nor_routed(tables: Callable[..., l
         router([cap])
 
 
+def test_a_category_that_is_called_as_the_joint_models_own_router_is_refused(
+    tables: Callable[..., list[Table]],
+) -> None:
+    rows = tuple(row | {"Category": "Router" if row["Category"] == "Cap" else "Boot"} for row in ROWS)
+    made = tables(rows, {"Router": ATTRIBUTES["Cap"], "Boot": ATTRIBUTES["Boot"]})
+    with pytest.raises(UserError, match="has a 'Router' of its own: call the category of that name something else"):
+        joint(made)
+
+
 def test_a_model_of_one_category_gets_its_table_with_its_own_offsets(tables: Callable[..., list[Table]]) -> None:
     (cap, _) = tables()
     categories = calibrate.with_offsets(cap.categories, {"shade": (0.0, 0.5)})

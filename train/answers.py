@@ -115,8 +115,8 @@ def answers(model: Model, data_folder: Path, split: str, *, quiet: bool = False)
     for category in model.categories:
         # Where the split was drawn and not given, another seed would score photos that were trained on.
         seed = int(model.provenance.get("seed", 0))
-        trained = model.page.splits if model.page and model.page.splits else None
-        (table,) = data.read(data_folder, names=[category.name], known=[category], seed=seed, trained=trained)
+        trained = model.page.splits if model.page else None
+        table = data.read_for(data_folder, [category], seed=seed, trained=trained)
         rows = table.rows(split)
         if not len(rows):
             raise UserError(f"no labelled row of {category.name!r} in split {split!r} of {data_folder}")

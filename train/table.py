@@ -85,18 +85,18 @@ def joint(tables: Sequence[Table]) -> Table:
     routing = [table for table in tables if table.routes]
     if len(tables) < 2:
         raise UserError("a joint model needs two categories or more\ntrain this one alone: leave out --joint")
-    if not routing:
-        tables = [router(tables), *tables]
-    elif len(routing) > 1:
+    if len(routing) > 1:
         names = " and ".join(table.name for table in routing)
         raise UserError(f"{names} both name other categories: one model can have one router\nleave out --joint")
+    if not routing and any(table.name == ROUTER for table in tables):
+        raise UserError(f"a joint model has a {ROUTER!r} of its own: call the category of that name something else")
     ordered = sorted(tables, key=lambda table: table.routes is None)
-    categories = tuple(_prefixed(category) for table in ordered for category in table.categories)
-    # A router that was made of the other tables' rows adds a label to them, and no row.
-    rows = [table for table in ordered if table.name != ROUTER]
-    merged = _stacked(rows, categories, routes=ordered[0].routes)
-    if ordered[0].name == ROUTER:
-        merged.labels_NL[:, 0] = ordered[0].labels_NL[:, 0]
+    # A router that is made of the other tables' rows adds a label to them, and no row.
+    made = [] if routing else [router(ordered)]
+    categories = tuple(_prefixed(category) for table in [*made, *ordered] for category in table.categories)
+    merged = _stacked(ordered, categories, routes=(made or ordered)[0].routes)
+    for table in made:
+        merged.labels_NL[:, 0] = table.labels_NL[:, 0]
     return merged
 
 
