@@ -276,6 +276,31 @@ def test_more_absent_photos_than_one_percent_are_an_error_that_names_them(tmp_pa
         data.read(folder)
 
 
+def test_a_link_to_a_photo_is_one_and_what_leads_to_no_file_is_absent(tmp_path: Path) -> None:
+    images = write(tmp_path, many(300), lost=["1", "2", "3"]) / "train_images"
+    (images / "000000.jpg").rename(tmp_path / "elsewhere.jpg")
+    (images / "000000.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (images / "000001.jpg").symlink_to("000001.jpg")
+    (images / "000002.jpg").symlink_to("nowhere.jpg")
+    (images / "000003.jpg").mkdir()
+    assert [path.name for path in only(tmp_path).absent] == ["000001.jpg", "000002.jpg", "000003.jpg"]
+
+
+def test_without_train_images_every_photo_is_absent(tmp_path: Path) -> None:
+    folder = write(tmp_path, many(100))
+    (folder / "train_images").rename(folder / "images")
+    with pytest.raises(UserError, match=r"^100 of 100 photos are not there, more than 1%"):
+        data.read(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "train_images").rename(folder / "images")
+    (folder / "train_images").symlink_to("train_images")
+    with pytest.raises(UserError, match=r"^cannot list .*train_images: Too many levels of symbolic links$"):
+        data.read(folder)
+
+
 def test_more_unreadable_photos_than_one_percent_are_an_error_that_names_them() -> None:
     data.refuse_unreadable([Path("a.jpg")], 100)
     with pytest.raises(

@@ -17,6 +17,7 @@ from runtime.bundle import Preprocess
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_data
 from train import data, metrics, network, phases
+from train.clock import Clock
 from train.config import Preset
 from train.metrics import Score
 from train.run import Run
@@ -123,9 +124,9 @@ def test_phase_1_leaves_the_best_epoch_and_gives_its_scores(
     seen: list[tuple[float, dict[str, Tensor]]] = []
     evaluate = Run.evaluate
 
-    def record(run: Run, model: network.FacetModel) -> list[Score]:
+    def record(run: Run, model: network.FacetModel, most: int | None) -> list[Score]:
         # After the start, the second of these epochs is made the best: the last must not win.
-        scores = [replace(score, hm=(0.0, 0.2, 0.9, 0.5)[len(seen)]) for score in evaluate(run, model)]
+        scores = [replace(score, hm=(0.0, 0.2, 0.9, 0.5)[len(seen)]) for score in evaluate(run, model, most=most)]
         seen.append((metrics.mean_hm(scores), copy.deepcopy(model.state_dict())))
         return scores
 
@@ -138,6 +139,27 @@ def test_phase_1_leaves_the_best_epoch_and_gives_its_scores(
     assert not seen[2][1]["heads.weight_KC"].equal(seen[3][1]["heads.weight_KC"])
 
 
+@pytest.mark.parametrize(
+    ("number", "limit_s", "first"),
+    [(1, None, 4), (1, 3600.0, 6), (2, None, 6)],
+    ids=["untrained heads", "an evaluation to be timed", "heads to be kept"],
+)
+def test_untrained_heads_are_scored_on_few_photos_that_the_seed_draws(
+    make_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    limit_s: float | None,
+    first: int,
+) -> None:
+    monkeypatch.setattr(phases, "FIRST_LOOK", 4)
+    runs = [make_run(max_steps=1) for _ in range(2)]
+    for run in runs:
+        phases.train(run, number, clock=Clock(limit_s))
+    # Every photo has a colour.
+    assert [epoch.scores[0].labels for epoch in runs[0].history] == [first, 6]
+    assert runs[0].history[0].scores == runs[1].history[0].scores
+
+
 def test_phase_2_keeps_the_best_epoch_of_each_head_and_not_the_last_for_all(
     make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,8 +168,8 @@ def test_phase_2_keeps_the_best_epoch_of_each_head_and_not_the_last_for_all(
     seen: list[list[list[Tensor]]] = []
     evaluate = Run.evaluate
 
-    def record(run: Run, model: network.FacetModel) -> list[Score]:
-        scores = [replace(score, hm=planned[score.attribute][len(seen)]) for score in evaluate(run, model)]
+    def record(run: Run, model: network.FacetModel, most: int | None) -> list[Score]:
+        scores = [replace(score, hm=planned[score.attribute][len(seen)]) for score in evaluate(run, model, most=most)]
         seen.append([[row.clone() for row in run.model.heads.rows_of(index)] for index in range(2)])
         return scores
 

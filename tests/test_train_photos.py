@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from runtime import images
 from runtime.bundle import Preprocess
 from tests.train_parts import write_data
 from train import data
+from train import photos as photos_module
 from train.config import MISSING, AugmentConfig
 from train.photos import WORTH_WORKERS, Batch, Item, Photos, batches, in_order
 from train.table import Table
@@ -82,6 +85,33 @@ def test_the_same_draw_of_a_photo_is_the_same_picture_and_another_draw_another(t
     assert first.equal(again)
     assert not first.equal(second)
     assert not first.equal(other.images_BHWC[0])
+
+
+def test_a_photo_whose_name_is_no_utf_8_is_read(table: Table, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    odd.write_bytes(table.paths[1].read_bytes())
+    gone = tmp_path / os.fsdecode(b"gone\xe9.jpg")
+    named = replace(table, paths=(odd, gone), targets=(odd,))
+    (batch,) = run(named, [[Item(0, 0), Item(1, 0), Item(0, 0, target=True)]])
+    assert batch.unreadable == [gone]
+    assert batch.is_target_B.tolist() == [False, True]
+    assert batch.images_BHWC[0].equal(batch.images_BHWC[1])
+
+
+def test_what_workers_hold_of_a_table_are_arrays(table: Table) -> None:
+    # Python counts references inside its objects: a worker that only looks at one comes to own a copy of its page.
+    held = vars(Photos(table, SPEC, STRONG, 0)).values()
+    assert {type(value) for value in held} == {np.ndarray, Preprocess, AugmentConfig, int}
+    assert not any(value.dtype.hasobject for value in held if isinstance(value, np.ndarray))
+
+
+def test_of_a_batch_only_the_pixels_are_a_tensor_that_a_worker_is_asked_for(table: Table) -> None:
+    # Each tensor is fetched over a connection of its own: with four of them two workers gave a tenth of the photos.
+    photos = Photos(table, SPEC, None, 0)
+    for rows in ((1, 2), (3, 9)):
+        pixels, *others = photos_module._collate([photos[Item(row, 0)] for row in rows])
+        assert isinstance(pixels, torch.Tensor)
+        assert not any(isinstance(other, torch.Tensor) for other in others)
 
 
 def test_workers_change_nothing(table: Table) -> None:

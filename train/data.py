@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,8 +67,10 @@ def read(
     wanted = [slugs[slug_of(name)] for name in names] or [name for name in attributes if name in set(rows["Category"])]
     settled = {category.name: category for category in known}
     rows["split"] = _splits(folder / "train.csv", rows, attributes, seed, trained)
+    files = _files(folder / IMAGES)
     return [
-        _table(folder, name, rows[rows["Category"] == name], attributes, settled.get(name), targets) for name in wanted
+        _table(folder, name, rows[rows["Category"] == name], files, attributes, settled.get(name), targets)
+        for name in wanted
     ]
 
 
@@ -93,6 +96,7 @@ def _table(
     folder: Path,
     name: str,
     rows: pd.DataFrame,
+    files: frozenset[str],
     attributes: dict[str, list[str]],
     settled: Category | None,
     targets: Sequence[Path],
@@ -108,13 +112,15 @@ def _table(
             f"{folder} was labelled with another taxonomy: {name!r} has attributes {', '.join(attributes[name])}, "
             f"expected {', '.join(attribute.name for attribute in category.attributes)}"
         )
-    files = rows["id"].map(photo_of)
-    if repeated := sorted(rows["id"][files.duplicated()])[:3]:
+    photos = rows["id"].map(photo_of)
+    if repeated := sorted(rows["id"][photos.duplicated()])[:3]:
         raise UserError(f"{source} has rows of {name!r} with the same id: {', '.join(repeated)}")
-    if strays := [text for text in files if "/" in text or "\0" in text or len(text) > LONGEST_NAME]:
+    names = photos.tolist()
+    if strays := [text for text in names if "/" in text or "\0" in text or len(text) > LONGEST_NAME]:
         raise UserError(f"{source} has an id that is no file name: {strays[0][:80]!r}")
-    paths = [folder / IMAGES / file for file in files]
-    there = np.array([path.is_file() for path in paths])
+    images = folder / IMAGES
+    paths = [images / text for text in names]
+    there = np.array([text in files for text in names])
     absent = tuple(path for path, found in zip(paths, there, strict=True) if not found)
     _refuse_losses(absent, len(paths), "not there")
     labels_NL = np.stack(
@@ -149,6 +155,18 @@ def _table(
                 "take the attribute out of category_attributes and train.csv, or move rows to that split"
             )
     return table
+
+
+def _files(folder: Path) -> frozenset[str]:
+    """The names of the files in a folder: one listing, where a look-up for each photo is slow on a network's disk."""
+    try:
+        with os.scandir(folder) as entries:
+            # Of a link only the path can be asked: one that leads in a circle is an error to the entry.
+            return frozenset(e.name for e in entries if e.is_file(follow_symlinks=False) or Path(e).is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as err:
+        raise UserError(f"cannot list {folder}: {err.strerror}") from None
 
 
 def refuse_unreadable(unreadable: Sequence[Path], total: int) -> None:
@@ -227,7 +245,7 @@ def _require_columns(path: Path, table: pd.DataFrame, columns: Sequence[str]) ->
 
 def _category(name: str, attributes: Sequence[str], labels: pd.DataFrame) -> Category:
     def attribute(title: str, column: pd.Series[str]) -> Attribute:
-        classes = tuple(sorted(set(column) - {""}))
+        classes = tuple(sorted(set(column.unique()) - {""}))
         if len(classes) < 2:
             have = f"one class ({classes[0]!r})" if classes else "no label"
             raise UserError(
@@ -243,14 +261,17 @@ def _category(name: str, attributes: Sequence[str], labels: pd.DataFrame) -> Cat
 
 
 def _indices(source: Path, attribute: Attribute, ids: pd.Series[str], column: pd.Series[str]) -> np.ndarray:
-    index = {label: position for position, label in enumerate(attribute.classes)} | {"": MISSING}
-    unknown = ~column.isin(list(index))
+    import pandas as pd
+
+    # -1, which is MISSING, for whatever is no class.
+    indices: np.ndarray = pd.Index(attribute.classes, dtype=column.dtype).get_indexer(pd.Index(column))
+    unknown = (indices == MISSING) & (column != "")
     if unknown.any():
         raise UserError(
             f"{source}: {column[unknown].iloc[0]!r} (id {ids[unknown].iloc[0]}) is not a class of {attribute.name!r}; "
             f"its classes are: {', '.join(attribute.classes)}"
         )
-    return np.array([index[label] for label in column], np.int64)
+    return indices.astype(np.int64)
 
 
 def _splits(

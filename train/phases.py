@@ -26,6 +26,8 @@ from train.run import Run
 
 # Photos from which BatchNorm takes its statistics.
 BATCHNORM_PHOTOS = 320
+# Validation photos that the untrained model is scored on: its heads answer at random, and nothing waits for the figure.
+FIRST_LOOK = 1024
 # The last evaluation of a phase may take so much longer than the first.
 EVALUATION_MARGIN = 1.3
 
@@ -110,7 +112,8 @@ def train(
         state.restore(saved)
     else:
         before = clock.seconds
-        _epoch_ended(state, 0, Means())
+        # A time limit must know how long all of them take, and phase 2 which heads it began with.
+        _epoch_ended(state, 0, Means(), most=FIRST_LOOK if number == 1 and clock.limit_s is None else None)
         clock.reserve_s = EVALUATION_MARGIN * (clock.seconds - before)
     objective = Objective(run, phase)
     for epoch in range(run.history[-1].epoch, run.epochs(phase)):
@@ -144,8 +147,8 @@ def timed_out(state: State) -> bool:
     return state.clock.limit_s is not None and processes.any_of(state.clock.gone >= 1, state.run.device)
 
 
-def _epoch_ended(state: State, epoch: int, losses: Means) -> None:
-    found = state.run.evaluate(state.judged)
+def _epoch_ended(state: State, epoch: int, losses: Means, *, most: int | None = None) -> None:
+    found = state.run.evaluate(state.judged, most=most)
     state.best.see(state.judged, found)
     if epoch:
         state.optimiser.epoch_ended(sum(score.loss for score in found))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,16 +61,21 @@ class Photos(Dataset[Sample]):
     """A table's photos at the model's size, changed at random where `config` says how."""
 
     def __init__(self, table: Table, spec: Preprocess, config: AugmentConfig | None, seed: int) -> None:
-        self._table = table
+        # Not the table's paths: each worker would come to own a copy of all of them, since Python counts references
+        # inside the objects that it shares with the trainer.
+        self._paths = _packed(table.paths)
+        self._targets = _packed(table.targets)
+        self._labels_NL = table.labels_NL
         self._spec = spec
         self._config = config
         self._seed = seed
 
     def __getitem__(self, item: Item) -> Sample:
         if item.target:
-            path, labels_L = self._table.targets[item.row], np.full(self._table.labels_NL.shape[1], MISSING)
+            packed, labels_L = self._targets[item.row], np.full(self._labels_NL.shape[1], MISSING)
         else:
-            path, labels_L = self._table.paths[item.row], self._table.labels_NL[item.row]
+            packed, labels_L = self._paths[item.row], self._labels_NL[item.row]
+        path = Path(os.fsdecode(packed))
         try:
             image_HWC = images.fit(images.decode(path), self._spec)
         except images.PhotoError:
@@ -84,6 +89,11 @@ class Photos(Dataset[Sample]):
 def batches(photos: Photos, groups: Iterable[list[Item]], *, total: int) -> Iterator[Batch]:
     """A batch for each group of items, in order; `total` photos decide whether workers are started."""
     workers = min(8, os.cpu_count() or 1) if total >= WORTH_WORKERS else 0
+    yield from loaded(photos, groups, workers)
+
+
+def loaded(photos: Photos, groups: Iterable[list[Item]], workers: int) -> Iterator[Batch]:
+    """A batch for each group of items, in order, from so many workers; from this process itself where it is 0."""
     loader = DataLoader(
         photos,
         batch_sampler=list(groups),
@@ -92,7 +102,9 @@ def batches(photos: Photos, groups: Iterable[list[Item]], *, total: int) -> Iter
         worker_init_fn=_single_threaded,
         pin_memory=torch.cuda.is_available(),
     )
-    yield from loader
+    for images_BHWC, labels_BL, is_target_B, rows_B, unreadable in loader:
+        labels, targets, rows = map(torch.from_numpy, (labels_BL, is_target_B, rows_B))
+        yield Batch(images_BHWC, labels, targets, rows, unreadable)
 
 
 def in_order(rows: np.ndarray, batch: int) -> list[list[Item]]:
@@ -111,16 +123,23 @@ def blank(spec: Preprocess, attributes: int) -> Batch:
     )
 
 
-def _collate(samples: list[Sample]) -> Batch:
+def _packed(paths: Sequence[Path]) -> np.ndarray:
+    """The paths as an array of bytes."""
+    return np.array([os.fsencode(path) for path in paths], np.bytes_)
+
+
+def _collate(samples: list[Sample]) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray, list[Path]]:
+    """The fields of a Batch. Of a worker's tensors each is fetched over a connection of its own, which the worker
+    answers between two photos: the small ones come as arrays, within the message itself."""
     readable = [(sample.image_HWC, sample) for sample in samples if sample.image_HWC is not None]
     unreadable = [sample.path for sample in samples if sample.image_HWC is None]
     if not readable:
-        return Batch(torch.empty(0), torch.empty(0), torch.empty(0), torch.empty(0), unreadable)
-    return Batch(
+        return torch.empty(0), np.empty(0), np.empty(0), np.empty(0), unreadable
+    return (
         torch.from_numpy(np.stack([image_HWC for image_HWC, _ in readable])),
-        torch.from_numpy(np.stack([sample.labels_L for _, sample in readable])),
-        torch.tensor([sample.item.target for _, sample in readable]),
-        torch.tensor([sample.item.row for _, sample in readable]),
+        np.stack([sample.labels_L for _, sample in readable]),
+        np.array([sample.item.target for _, sample in readable]),
+        np.array([sample.item.row for _, sample in readable]),
         unreadable,
     )
 

@@ -110,9 +110,18 @@ class Run:
         """Around a forward pass."""
         return torch.autocast(self.device.type, self.half or torch.bfloat16, enabled=self.half is not None)
 
-    def answers(self, model: FacetModel, split: str = "val") -> tuple[list[np.ndarray], np.ndarray]:
-        """The model's probabilities, an [N, K] an attribute, for the readable photos of a split, and their rows."""
-        rows = self.table.rows(split)[processes.rank() :: processes.world()]
+    def answers(
+        self, model: FacetModel, split: str = "val", *, most: int | None = None
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """The model's probabilities, an [N, K] an attribute, for the readable photos of a split, and their rows.
+
+        Args:
+            most: answer for no more photos than that, which the seed draws.
+        """
+        rows = self.table.rows(split)
+        if most is not None and most < len(rows):
+            rows = np.sort(np.random.default_rng(self.seed).choice(rows, most, replace=False))
+        rows = rows[processes.rank() :: processes.world()]
         model.eval()
         answers, seen = [], []
         with torch.inference_mode(), self.autocast():
@@ -127,9 +136,9 @@ class Run:
         columns = zip(*(part for answers, _ in shares for part in answers), strict=True)
         return [np.concatenate(column)[order] for column in columns], rows[order]
 
-    def evaluate(self, model: FacetModel) -> list[Score]:
-        """The model's scores on the validation photos."""
-        probabilities, rows = self.answers(model)
+    def evaluate(self, model: FacetModel, *, most: int | None = None) -> list[Score]:
+        """The model's scores on the validation photos, or on so many of them."""
+        probabilities, rows = self.answers(model, most=most)
         return metrics.scores(self.table.categories, probabilities, self.table.labels_NL[rows], self.table.commonest())
 
     def class_counts(self, phase: PhaseConfig) -> list[Tensor]:
