@@ -9,7 +9,7 @@ import platform
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -96,7 +96,7 @@ class Measurement:
             "theirs_images_per_s": round(statistics.median(self.rates(self.theirs_s)), 3),
             "ratio": round(statistics.median(self.ratios), 3),
             "ratio_range": [round(min(self.ratios), 3), round(max(self.ratios), 3)],
-            **{name: _rounded(value) for name, value in asdict(self).items()},
+            **{name: rounded(value) for name, value in asdict(self).items()},
         }
 
 
@@ -107,20 +107,29 @@ def save(measurements: Sequence[Measurement], *, full: bool, load_before: float,
         load_before: processes that wanted a core in the minute before the session: more than a few tenths of one,
             and others shared the machine.
     """
+    first = next((found for found in measurements if found.chosen_by_auto), measurements[0]).summary()
+    head = {name: first[name] for name in ("model", "what", "ours_images_per_s", "theirs_images_per_s", "ratio")}
+    found = [measurement.summary() for measurement in measurements]
+    return keep(head, {"measurements": found}, full=full, load_before=load_before, into=into)
+
+
+def keep(
+    head: Mapping[str, object], body: Mapping[str, object], *, full: bool, load_before: float, into: Path = RESULTS
+) -> Path:
+    """Save figures with the date, the machine and the versions between; `model` of the head names the file."""
     today = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
     machine = hardware()
-    first = next((found for found in measurements if found.chosen_by_auto), measurements[0]).summary()
     content = {
-        **{name: first[name] for name in ("model", "what", "ours_images_per_s", "theirs_images_per_s", "ratio")},
+        **head,
         "date": today,
         "full": full,
         "machine": f"{machine['cpu']}, {machine['cores']} cores",
         "hardware": machine,
         "load_before": round(load_before, 2),
         "versions": versions(),
-        "measurements": [found.summary() for found in measurements],
+        **body,
     }
-    path = into / f"{first['model']}_{machine_slug()}_{today}.json"
+    path = into / f"{head['model']}_{machine_slug()}_{today}.json"
     replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
     return path
 
@@ -163,9 +172,9 @@ def _ranged(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def _rounded(value: object) -> object:
+def rounded(value: object) -> object:
     if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
+        return {name: rounded(inner) for name, inner in value.items()}
     if isinstance(value, tuple):
-        return [_rounded(inner) for inner in value]
+        return [rounded(inner) for inner in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
