@@ -50,8 +50,8 @@ class Found:
     train_s: float
     resident_mb: float
     """Of the trainer and its workers at their largest; a page that several share counts for each."""
-    proportional_mb: float
-    """The same, shared pages counted once."""
+    own_mb: float
+    """The same without libraries and other mapped files, shared pages counted once."""
     growth_mb: float
     """Of the latter from the first tenth of the steps to the last step, along a straight line."""
     page_bytes: int
@@ -110,7 +110,7 @@ def scale(args: argparse.Namespace) -> int:
         into=args.out,
     )
     note(f"first step after {found.first_step_s:.1f} s, then {found.step_photos_per_s:.0f} photos/s")
-    note(f"memory {found.proportional_mb:.0f} MB at most, {found.growth_mb:+.1f} MB from the first steps to the last")
+    note(f"memory {found.own_mb:.0f} MB at most, {found.growth_mb:+.1f} MB from the first steps to the last")
     note(f"kept in {path}")
     complaints = found.complaints()
     for complaint in complaints:
@@ -149,7 +149,7 @@ def measured(args: argparse.Namespace) -> Found:
         step_photos_per_s=BATCH * (watched.steps - 1) / (watched.last_step_s - watched.first_step_s),
         train_s=watched.done_s,
         resident_mb=max(sample.resident for sample in watched.samples),
-        proportional_mb=max(sample.proportional for sample in watched.samples),
+        own_mb=max(sample.own for sample in watched.samples),
         growth_mb=watched.growth,
         page_bytes=max((path / checkpoint.PAGE).stat().st_size for path in pages),
         hm=metrics.mean_hm(scores),

@@ -30,9 +30,10 @@ class Sample(NamedTuple):
     at_s: float
     """Seconds since the command."""
     resident: float
-    """Pages that several of them share count once for each."""
-    proportional: float
-    """Shared pages count once: what they take of the machine."""
+    """All that is mapped and there; a page that several of them share counts for each."""
+    own: float
+    """Without the files that are mapped, libraries first: others on the machine share those. What the trainer and
+    its workers share counts once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class Watched:
         found = self.stepping
         if len(found) < 3:
             return 0.0
-        slope = np.polyfit([sample.at_s for sample in found], [sample.proportional for sample in found], 1)[0]
+        slope = np.polyfit([sample.at_s for sample in found], [sample.own for sample in found], 1)[0]
         return float(slope * (found[-1].at_s - found[0].at_s))
 
 
@@ -117,17 +118,17 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _held(pid: int) -> tuple[float, float] | None:
-    """MB, resident and proportional, of a process and its children; None where it is gone already."""
-    totals = [0, 0]
+    """MB, resident and own, of a process and its children; None where it is gone already."""
+    resident = own = 0
     for one in _tree(pid):
         try:
             text = Path(f"/proc/{one}/smaps_rollup").read_text()
         except OSError:  # it ended meanwhile
             continue
-        for index, field in enumerate(("Rss", "Pss")):
-            if found := re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE):
-                totals[index] += int(found[1])
-    return (totals[0] / 1024, totals[1] / 1024) if totals[0] else None
+        sizes = {name: int(kb) for name, kb in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+        resident += sizes.get("Rss", 0)
+        own += sizes.get("Pss_Anon", 0) + sizes.get("Pss_Shmem", 0)
+    return (resident / 1024, own / 1024) if resident else None
 
 
 def _tree(pid: int) -> list[int]:

@@ -24,7 +24,7 @@ GOOD = Found(
     step_photos_per_s=1000.0,
     train_s=100.0,
     resident_mb=2000.0,
-    proportional_mb=900.0,
+    own_mb=900.0,
     growth_mb=-1.0,
     page_bytes=900_000,
     hm=0.6,
@@ -132,7 +132,7 @@ def test_two_thousand_photos_go_the_whole_way_to_a_submission(tmp_path: Path) ->
     page = json.loads(result.read_text())
     assert (page["model"], page["photos"], page["test_photos"], page["full"]) == ("scale", 2000, 500, False)
     assert page["steps"] == 5 * 20
-    assert page["first_step_s"] > 0 and page["proportional_mb"] > 100
+    assert page["first_step_s"] > 0 and page["own_mb"] > 100
     assert len(page["rates"]) == 12 and all(rate["photos_per_s"] > 0 for rate in page["rates"])
     assert page["hardware"]["cores"] and page["versions"]["torch"]
     scale.check(tmp_path / "work" / "submission.csv", tmp_path / "work" / "data" / "sample_submission.csv")

@@ -27,8 +27,7 @@ STEADY = Watched(
 def grown(mb_per_s: float, *, until_s: float = 1e9) -> Watched:
     """What grows from the first step on."""
     samples = [
-        sample._replace(proportional=500 + mb_per_s * max(0.0, min(sample.at_s, until_s) - 100))
-        for sample in STEADY.samples
+        sample._replace(own=500 + mb_per_s * max(0.0, min(sample.at_s, until_s) - 100)) for sample in STEADY.samples
     ]
     return replace(STEADY, samples=tuple(samples))
 
@@ -55,9 +54,9 @@ def test_memory_is_that_of_a_process_and_all_that_descend_from_it() -> None:
     ) as process:
         assert process.stdin and process.stdout
         assert process.stdout.readline() == "ready\n"
-        resident, proportional = watch._held(process.pid) or (0.0, 0.0)
+        resident, own = watch._held(process.pid) or (0.0, 0.0)
         process.stdin.close()
-    assert 64 < proportional <= resident < 164
+    assert 64 < own <= resident < 164
     assert watch._held(process.pid) is None
 
 
@@ -70,7 +69,7 @@ def test_a_training_is_watched_from_the_command_to_its_end(tmp_path: Path) -> No
     assert found.code == 0
     assert found.steps == 3
     assert 0 < found.first_step_s < found.last_step_s < found.done_s
-    assert found.samples[0].at_s < 1 and max(sample.proportional for sample in found.samples) > 100
+    assert found.samples[0].at_s < 1 and max(sample.own for sample in found.samples) > 100
     assert (tmp_path / "out" / "cap" / "checkpoint.json").is_file()
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -112,6 +113,15 @@ def test_of_a_batch_only_the_pixels_are_a_tensor_that_a_worker_is_asked_for(tabl
         pixels, *others = photos_module._collate([photos[Item(row, 0)] for row in rows])
         assert isinstance(pixels, torch.Tensor)
         assert not any(isinstance(other, torch.Tensor) for other in others)
+
+
+def test_the_collector_leaves_alone_what_workers_share_until_they_are_done(table: Table) -> None:
+    found = batches(Photos(table, SPEC, None, 0), in_order(np.arange(24), 5), total=WORTH_WORKERS)
+    before = gc.get_freeze_count()
+    next(found)
+    assert gc.get_freeze_count() > before
+    found.close()
+    assert gc.get_freeze_count() == 0
 
 
 def test_workers_change_nothing(table: Table) -> None:
