@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--test-photos", type=positive, default=synthetic.TEST_PHOTOS, metavar="N", help="default: %(default)s"
     )
-    parser.add_argument("--joint", action="store_true", help="one model for all categories (default: one for each)")
+    parser.add_argument("--apart", action="store_true", help="a model for each category (default: one for all)")
     parser.add_argument("--max-steps", type=positive, metavar="N", help="end each training after N steps: a rehearsal")
     parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=record.RESULTS, metavar="DIR", help="default: benchmarks/results/")
@@ -130,7 +130,7 @@ def measured(args: argparse.Namespace) -> Found:
         note(rate.line())
         rates.append(rate)
     options = ["--data", str(folder), "--out", str(checkpoints), *NETWORK, "--batch", str(BATCH)]
-    options += ["--phase", "1", "--epochs", "1", *["--joint"] * args.joint]
+    options += ["--phase", "1", "--epochs", "1", *["--joint"] * (not args.apart)]
     options += ["--max-steps", str(args.max_steps)] if args.max_steps else []
     watched = watch.training(options, args.work / "steps.json")
     _require_done("train.fit", watched.code)
@@ -141,7 +141,7 @@ def measured(args: argparse.Namespace) -> Found:
     check(args.work / "submission.csv", folder / "sample_submission.csv")
     return Found(
         photos=args.photos,
-        joint=args.joint,
+        joint=not args.apart,
         write_s=write_s,
         first_step_s=watched.first_step_s,
         steps=watched.steps,

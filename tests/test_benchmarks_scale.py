@@ -124,14 +124,16 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_two_thousand_photos_go_the_whole_way_to_a_submission(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "models"), [([], 1), (["--apart"], 5)], ids=["joint", "apart"])
+def test_two_thousand_photos_go_the_whole_way_to_a_submission(tmp_path: Path, options: list[str], models: int) -> None:
     # 0 or 1: on so few photos, in so few steps, nothing is asked of memory or of what was learnt.
     size = ["--photos", "2000", "--test-photos", "500", "--max-steps", "20"]
-    assert scale.main([*size, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "results")]) in (0, 1)
+    assert scale.main([*size, *options, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "results")]) in (0, 1)
     (result,) = (tmp_path / "results").iterdir()
     page = json.loads(result.read_text())
+    assert len(list((tmp_path / "work" / "bundles").iterdir())) == models
     assert (page["model"], page["photos"], page["test_photos"], page["full"]) == ("scale", 2000, 500, False)
-    assert page["steps"] == 5 * 20
+    assert page["steps"] == models * 20
     assert page["first_step_s"] > 0 and page["own_mb"] > 100
     assert len(page["rates"]) == 12 and all(rate["photos_per_s"] > 0 for rate in page["rates"])
     assert page["hardware"]["cores"] and page["versions"]["torch"]
