@@ -18,20 +18,42 @@ def positive(text: str) -> int:
     return number
 
 
+class Bar:
+    """Call it with the amount done since the last call; nothing is shown until `progress` gives it what shows it."""
+
+    def __init__(self, show: Callable[[float, str], None] = lambda amount, state: None) -> None:
+        self._show = show
+        self._state = ""
+
+    def __call__(self, amount: float) -> None:
+        self._show(amount, self._state)
+
+    def tell(self, state: str) -> None:
+        """Say behind the label what is going on."""
+        self._state = state
+        self(0)
+
+
 @contextmanager
-def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterator[Callable[[float], None]]:
-    """A bar with the time left on stderr; call what it gives with the amount done since the last call."""
+def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterator[Bar]:
+    """A bar with the time left on stderr; without a total it shows what is done alone."""
     if quiet:
-        yield lambda amount: None
+        yield Bar()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeLeft(), console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    # What is left of the line beside the label, what is told behind it, and the figures.
+    room = console.width - len(label) - 50
+    columns = [TextColumn("{task.description}"), BarColumn(max(8, min(40, room))), MofNCompleteColumn()]
+    columns += [TimeElapsedColumn(), *([TextColumn("left"), TimeLeft()] if total is not None else [])]
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda amount: bar.advance(task, amount)
+        yield Bar(
+            lambda amount, state: bar.update(task, advance=amount, description=f"{label}, {state}" if state else label)
+        )
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -44,6 +66,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if not console.is_terminal:
         console = Console(width=10_000)
     table = Table(title=title or None, title_justify="left")
+    # A line before and behind each column, and a blank on either side of its content: those give way to whole words.
+    if sum(map(_longest_word, zip(columns, *rows, strict=True))) + 3 * len(columns) + 1 > console.width:
+        table.padding = (0, 0)
     for index, column in enumerate(columns):
         numeric = rows and all(_is_number(row[index]) for row in rows)
         # The first column names the row: it stays whole, the others wrap.
@@ -60,6 +85,10 @@ def note(message: str, *, quiet: bool = False) -> None:
         import sys
 
         print(message, file=sys.stderr)
+
+
+def _longest_word(column: Sequence[str]) -> int:
+    return max((len(word) for cell in column for word in cell.split()), default=0)
 
 
 def _printable(cell: str, encoding: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from runtime.bundle import Routes
 from tests.train_parts import CATEGORY, TINY, write_csv, write_data
 from train import checkpoint, fit
 from train.config import PRESETS
@@ -116,6 +118,192 @@ def test_a_weights_file_overrides_the_presets(data: Path, tmp_path: Path, capsys
     assert f"no weights file at {tmp_path / 'none.safetensors'}" in refused(capsys)
 
 
+# One model for several categories
+
+
+def write_both(folder: Path, edit: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> Path:
+    """A data folder of the categories Cap and Hat, of 48 photos."""
+    write_data(folder, count=48, edit=edit)
+    names = '["colour", "shade"]'
+    listed = [{"Category": name, "No_of_attribute": "2", "Attribute_list": names} for name in ("Cap", "Hat")]
+    write_csv(folder / "category_attributes.csv", listed)
+    return folder
+
+
+def as_hats(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [row | {"Category": "Hat"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every other photo is a Hat."""
+    folder = tmp_path_factory.mktemp("both") / "data"
+    return write_both(folder, lambda rows: [*rows[::2], *as_hats(rows[1::2])])
+
+
+def test_a_joint_model_is_one_checkpoint_that_is_scored_by_category(
+    both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(both, tmp_path, "--joint", "--max-steps", "2", "--quiet") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["joint"]
+    _, page = checkpoint.load(tmp_path / "joint")
+    keys = [("Router", "Category"), ("Cap", "colour"), ("Cap", "shade"), ("Hat", "colour"), ("Hat", "shade")]
+    assert [(score.category, score.attribute) for score in page.metrics] == keys
+    # 12 validation photos, six of each category.
+    assert [score.labels for score in page.metrics][:2] == [12, 6]
+    assert page.routes == Routes(attribute="Category", to={"Cap": "Cap", "Hat": "Hat"})
+    out = capsys.readouterr().out
+    assert "Joint: 12 validation photos" in out
+    assert "│ Hat shade " in out
+
+
+def test_a_router_is_a_checkpoint_that_tells_the_category(both: Path, tmp_path: Path) -> None:
+    assert run(both, tmp_path, "--router", "--max-steps", "2", "--quiet") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["router"]
+    page = checkpoint.read(tmp_path / "router")
+    assert [(score.category, score.attribute, score.labels) for score in page.metrics] == [("Router", "Category", 12)]
+    assert page.routes == Routes(attribute="Category", to={"Cap": "Cap", "Hat": "Hat"})
+
+
+def test_joint_and_router_are_two_things(both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(both, tmp_path, "--joint", "--router")
+    assert "argument --router: not allowed with argument --joint" in capsys.readouterr().err
+
+
+# What the options change of a preset
+
+
+def test_another_backbone_and_size_are_trained_normalised_as_that_backbone_was(data: Path, tmp_path: Path) -> None:
+    options = ["--backbone", "test_resnet", "--size", "96", "--weights", "none", "--max-steps", "1", "--quiet"]
+    assert run(data, tmp_path, *options) == 0
+    _, page = checkpoint.load(tmp_path / "cap")
+    assert (page.preset.model.backbone, page.preset.model.last_stage) == ("test_resnet", False)
+    assert (page.preprocess.height, page.preprocess.width) == (96, 96)
+    assert page.preprocess.mean == page.preset.model.mean == tuple(timm.get_pretrained_cfg("test_resnet").mean)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--backbone", "convnext_gigantic"],
+            "error: no such backbone: 'convnext_gigantic'\nlist them with: python -c",
+        ),
+        (["--backbone", "hf-hub:someone/model"], "error: no such backbone: 'hf-hub:someone/model'\n"),
+        (
+            ["--backbone", "test_vit", "--weights", "none"],
+            "error: the backbone gives 3 dimensions, not a feature map [B, C, H, W]\nchoose a convolutional one",
+        ),
+        (["--batch", "2", "--passes", "3"], "error: passes must be from 1 to batch (2), got 3\ncheck --size, --batch"),
+        (
+            ["--passes", "2"],
+            "error: an MMD term compares two batches: batch and target_batch must be 2 or more for each",
+        ),
+        (["--size", "4"], "error: size must be 8 pixels or more, got 4\ncheck --size"),
+        (["--target-photos", "nowhere"], "error: no such file or folder: nowhere\n"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_trained_is_refused_before_it_begins(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert run(data, tmp_path, *options) == 2
+    assert said in refused(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_cannot_be_fetched_are_answered_with_how_to_give_them(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # as without a network, but at once
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert run(data, tmp_path / "out", "--backbone", "test_convnext", "--quiet") == 2
+    first, then, *more = refused(capsys).splitlines()
+    assert first.startswith("error: the weights of 'test_convnext' could not be fetched: ")
+    assert then.startswith("give them as a file with: --weights FILE.safetensors, or start from none")
+    assert not more
+
+
+def test_batch_and_passes_hold_for_both_phases(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", replace(TINY, phase1=replace(TINY.phase1, target_batch=6)))
+    assert run(data, tmp_path, "--batch", "9", "--passes", "3", "--max-steps", "4", "--quiet") == 0
+    page = checkpoint.read(tmp_path / "cap")
+    assert {(phase.batch, phase.passes) for phase in (page.preset.phase1, page.preset.phase2)} == {(9, 3)}
+    # 18 training photos are two steps an epoch.
+    assert [epoch.steps for epoch in page.history] == [0, 2, 4, 0, 2, 4]
+
+
+def test_target_photos_take_the_place_of_the_validation_photos_in_the_mmd_term(data: Path, tmp_path: Path) -> None:
+    found = {}
+    others = write_data(tmp_path / "others", count=48)
+    for name, options in (("val", []), ("others", ["--target-photos", str(others / "train_images")])):
+        assert run(data, tmp_path / name, *options, "--phase", "1", "--max-steps", "3", "--quiet") == 0
+        found[name] = checkpoint.read(tmp_path / name / "cap").history[1]
+    assert found["val"].mmd != found["others"].mmd
+    assert found["val"].steps == found["others"].steps == 3
+
+
+def test_one_photo_of_the_target_domain_is_no_domain_and_said_to_be_none(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = data / "train_images" / "000000.jpg"
+    assert run(data, tmp_path, "--target-photos", str(photo), "--max-steps", "1") == 0
+    assert "photos of the target domain: 1, too few for an MMD term\n" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # half a minute of compiling
+def test_a_compiled_training_comes_to_the_same_scores(data: Path, tmp_path: Path) -> None:
+    for name, options in (("plain", []), ("compiled", ["--compile"])):
+        assert run(data, tmp_path / name, *options, "--quiet") == 0
+    plain, compiled = (checkpoint.load(tmp_path / name / "cap")[1] for name in ("plain", "compiled"))
+    assert weights(tmp_path / "compiled").keys() == weights(tmp_path / "plain").keys()
+    assert mean_hm(compiled.metrics) > mean_baseline_hm(compiled.metrics) + 0.5
+    # Kernels that are fused round otherwise, and 24 steps of AdamW make something of it.
+    assert compiled.history[1].loss == pytest.approx(plain.history[1].loss, rel=1e-2)
+
+
+# Labels that are lacking
+
+
+def test_an_attribute_without_a_validation_label_is_trained_and_said_to_be_unscored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def blank(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row | {"attr_2": "" if row["split"] == "val" else row["attr_2"]} for row in rows]
+
+    folder, out = write_data(tmp_path / "data", edit=blank), tmp_path / "out"
+    assert run(folder, out, "--max-steps", "3", "--quiet") == 0
+    said = "shade of Cap has no label in split val: it was trained, and is scored nowhere\n"
+    assert capsys.readouterr().err == said
+    _, page = checkpoint.load(out / "cap")
+    assert [score.attribute for score in page.metrics] == ["colour"]
+    assert [attribute.name for attribute in page.attributes] == ["colour", "shade"]
+
+
+def test_an_attribute_without_a_training_label_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def blank(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row | {"attr_2": "" if row["split"] == "train" else row["attr_2"]} for row in rows]
+
+    assert run(write_data(tmp_path / "data", edit=blank), tmp_path / "out") == 2
+    assert "has no label of 'shade' of 'Cap' in split 'train': there is nothing to learn\n" in refused(capsys)
+
+
+def test_complete_rows_that_no_category_has_are_told_before_the_first_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bare(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        """One label or the other of every Hat is missing."""
+        hats = [row | {f"attr_{1 + index % 2}": ""} for index, row in enumerate(as_hats(rows[1::2]))]
+        return [*rows[::2], *hats]
+
+    monkeypatch.setitem(PRESETS, "tiny", replace(TINY, phase1=replace(TINY.phase1, complete_rows=True)))
+    assert run(write_both(tmp_path / "data", bare), tmp_path / "out") == 2
+    said = "no training row of 'Hat' has every label, and the preset trains on no others\ntake one that masks missing"
+    assert said in refused(capsys)
+    assert not (tmp_path / "out").exists()
+
+
 # Photos that are lost
 
 
@@ -204,15 +392,7 @@ def test_an_unknown_category_is_answered_with_those_there_are(
     assert f"no category 'Scarf' in {data}; have: Cap" in refused(capsys)
 
 
-def test_a_category_asked_for_is_the_only_one_trained(data: Path, tmp_path: Path) -> None:
-    def add(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-        return [*rows, *(row | {"Category": "Hat"} for row in rows)]
-
-    both = write_data(tmp_path / "both", edit=add)
-    listed = [
-        {"Category": name, "No_of_attribute": "2", "Attribute_list": '["colour", "shade"]'} for name in ("Cap", "Hat")
-    ]
-    write_csv(both / "category_attributes.csv", listed)
+def test_a_category_asked_for_is_the_only_one_trained(both: Path, tmp_path: Path) -> None:
     assert run(both, tmp_path / "out", "--category", "hat", "--max-steps", "1", "--quiet") == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["hat"]
 

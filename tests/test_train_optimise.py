@@ -131,6 +131,17 @@ def test_a_loss_that_is_no_number_is_refused_before_any_gradient() -> None:
     assert parameter.grad is not None and parameter.grad.equal(torch.ones(2, 2))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_gradient_that_is_no_number_is_refused_before_it_gets_into_a_weight(value: float) -> None:
+    optimiser = of_one("cosine")
+    (parameter,) = optimiser.parameters
+    parameter.grad = torch.tensor([[1.0, value], [0.0, 0.0]])
+    with pytest.raises(UserError, match=r"the gradient became (nan|inf): the last .* is kept\ntry a smaller rate"):
+        optimiser.step()
+    assert parameter.equal(torch.zeros(2, 2))
+    assert optimiser.taken == 0
+
+
 def test_an_average_starts_with_a_short_memory_and_then_lags(model: FacetModel) -> None:
     average = Average(model, decay=0.9)
     start = model.heads.bias_K.detach().clone()

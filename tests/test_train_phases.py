@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runtime.bundle import Preprocess
 from runtime.errors import UserError
+from runtime.terminal import Bar
 from tests.train_parts import TINY, write_data
 from train import data, metrics, network, phases
 from train.clock import Clock
@@ -50,7 +51,6 @@ def make_run(table: Table) -> Callable[..., Run]:
             seed=seed,
             max_steps=max_steps,
             device=torch.device("cpu"),
-            advance=lambda amount: None,
         )
 
     return make
@@ -108,11 +108,14 @@ def test_another_epoch_shows_the_photos_in_another_order_and_changed_anew(make_r
 
 
 def test_each_step_advances_the_bar_by_one(make_run: Callable[..., Run]) -> None:
-    told: list[float] = []
+    told: list[tuple[float, str]] = []
     run = make_run(max_steps=4)
-    run.advance = told.append
-    phases.train(run, 1)
-    assert told == [1, 1, 1, 1]
+    run.bar = Bar(lambda amount, state: told.append((amount, state)))
+    found = phases.train(run, 1)
+    assert [amount for amount, _ in told if amount] == [1, 1, 1, 1]
+    states = list(dict.fromkeys(state for _, state in told))
+    assert states[:2] == ["first look", "validation"]
+    assert states[-1] == f"best HM {metrics.mean_hm(found):.3f}"
 
 
 # What a phase leaves behind
@@ -160,30 +163,6 @@ def test_untrained_heads_are_scored_on_few_photos_that_the_seed_draws(
     assert runs[0].history[0].scores == runs[1].history[0].scores
 
 
-def test_phase_2_keeps_the_best_epoch_of_each_head_and_not_the_last_for_all(
-    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Colour is made best after epoch 1 of 3, shade after epoch 2; the first figures are the start's.
-    planned = {"colour": (0.1, 0.9, 0.3, 0.5), "shade": (0.2, 0.3, 0.8, 0.8)}
-    seen: list[list[list[Tensor]]] = []
-    evaluate = Run.evaluate
-
-    def record(run: Run, model: network.FacetModel, most: int | None) -> list[Score]:
-        scores = [replace(score, hm=planned[score.attribute][len(seen)]) for score in evaluate(run, model, most=most)]
-        seen.append([[row.clone() for row in run.model.heads.rows_of(index)] for index in range(2)])
-        return scores
-
-    monkeypatch.setattr(Run, "evaluate", record)
-    run = make_run(phase2_of(epochs=3))
-    found = phases.train(run, 2)
-    assert {score.attribute: score.hm for score in found} == {"colour": 0.9, "shade": 0.8}
-    for index, best in enumerate((1, 2)):
-        assert all(row.equal(kept) for row, kept in zip(run.model.heads.rows_of(index), seen[best][index], strict=True))
-        assert not all(
-            row.equal(kept) for row, kept in zip(run.model.heads.rows_of(index), seen[3][index], strict=True)
-        )
-
-
 def test_phase_2_changes_the_heads_alone(make_run: Callable[..., Run]) -> None:
     run = make_run(phase2_of(epochs=4))
     before = state_of(run)
@@ -228,6 +207,31 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_reason(make_run: Callable[
     wild = replace(TINY, phase1=replace(TINY.phase1, heads_lr=1e30, backbone_lr=1e30, warmup=0.0))
     with pytest.raises(UserError, match=r"the loss became (nan|inf): .*\ntry a smaller rate"):
         phases.train(make_run(wild), 1)
+
+
+def test_weights_that_became_no_numbers_in_the_last_step_are_not_taken_for_the_best(
+    make_run: Callable[..., Run],
+) -> None:
+    # The loss of the one step was fine: only the validation photos tell what it did.
+    wild = replace(TINY, phase1=replace(TINY.phase1, heads_lr=1e30, backbone_lr=1e30, warmup=0.0))
+    kept: list[phases.State] = []
+    with pytest.raises(UserError, match=r"the validation loss became nan: .*\ntry a smaller rate"):
+        phases.train(make_run(wild, max_steps=1), 1, keep=kept.append)
+    assert not kept
+
+
+def test_validation_photos_none_of_which_can_be_read_are_said_to_be_so(
+    tmp_path: Path, make_run: Callable[..., Run]
+) -> None:
+    def alone(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row | {"split": "val" if index == 4 else "train"} for index, row in enumerate(rows)]
+
+    folder = write_data(tmp_path / "data", count=100, edit=alone)
+    (folder / "train_images" / "000004.jpg").write_bytes(b"not an image")
+    run = make_run()
+    run.table = data.read(folder)[0]
+    with pytest.raises(UserError, match="no photo of 'Cap' in split 'val' can be read\nmove rows to that split"):
+        run.evaluate(run.model)
 
 
 def test_an_unreadable_photo_is_remembered_once_and_too_many_end_the_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,38 @@ def test_one_category_alone_is_neither_joined_nor_routed(tables: Callable[..., l
         joint([cap])
     with pytest.raises(UserError, match=r"there is one: 'Cap'\nleave out --router"):
         router([cap])
+
+
+def test_a_category_that_routes_already_is_not_told_apart_from_those_it_leads_to(
+    tables: Callable[..., list[Table]],
+) -> None:
+    rows = (
+        *ROWS,
+        {"id": "7", "Category": "Any Thing", "attr_1": "Boot", "attr_2": "old", "split": "train"},
+        {"id": "8", "Category": "Any Thing", "attr_1": "Cap", "attr_2": "new", "split": "train"},
+        {"id": "9", "Category": "Any Thing", "attr_1": "Cap", "attr_2": "new", "split": "val"},
+    )
+    said = r"'Any Thing' tells the categories apart already\ntrain it with: --category any-thing, or name the others"
+    with pytest.raises(UserError, match=said):
+        router(tables(rows, {**ATTRIBUTES, "Any Thing": '["kind", "age"]'}))
+
+
+def test_a_category_called_router_is_the_router_when_it_is_one_and_refused_when_it_is_none(
+    tables: Callable[..., list[Table]],
+) -> None:
+    rows = (
+        *ROWS,
+        {"id": "7", "Category": "Router", "attr_1": "Boot", "attr_2": "old", "split": "train"},
+        {"id": "8", "Category": "Router", "attr_1": "Cap", "attr_2": "new", "split": "train"},
+        {"id": "9", "Category": "Router", "attr_1": "Cap", "attr_2": "new", "split": "val"},
+    )
+    named = tables(rows, {**ATTRIBUTES, "Router": '["kind", "age"]'})
+    merged = joint(named)
+    assert merged.ids == (*"789", *"0123456")
+    assert merged.labels_NL[:3, :2].tolist() == named[-1].labels_NL.tolist()
+    assert (merged.labels_NL[3:, :2] == MISSING).all()
+    with pytest.raises(UserError, match="'Router' is what a router made of categories is called: rename that category"):
+        router([replace(table, routes=None) for table in named])
 
 
 def test_a_category_that_is_called_as_the_joint_models_own_router_is_refused(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +41,8 @@ VERSION = 1
 PAGE = "checkpoint.json"
 WEIGHTS = "model.safetensors"
 NEXT_WEIGHTS = "model.next.safetensors"
+# The workers of a training that was killed hold its folder until they see that it is gone, which takes torch's five.
+LOCK_S = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +108,15 @@ class _VersionOnly(msgspec.Struct):
     version: int
 
 
+class _WeightsOnly(msgspec.Struct):
+    weights_sha256: str
+
+
 def save(folder: Path, weights: Mapping[str, Tensor], page: Checkpoint, *, half: bool = False) -> None:
     """Write both files, so that a checkpoint already there stays whole until this one is.
 
     The weights are written beside the old ones, the page that names them replaces the old page, and only then do
-    they take their own name. What a kill leaves between the last two steps, `load` finds.
+    they take their own name. What a kill leaves between the last two steps, `load` finds and the next `save` ends.
 
     Args:
         weights: a FacetModel's state.
@@ -123,6 +131,7 @@ def save(folder: Path, weights: Mapping[str, Tensor], page: Checkpoint, *, half:
         # Vectors stay: biases and BatchNorm statistics are small, and their digits count.
         state = {name: value.to(torch.float16) if value.ndim > 1 else value for name, value in state.items()}
     try:
+        _end_unfinished(folder)
         with replacing(folder / NEXT_WEIGHTS) as beside:
             save_file(state, beside)
         written = replace(page, weights_sha256=sha256_of(folder / NEXT_WEIGHTS))
@@ -130,6 +139,33 @@ def save(folder: Path, weights: Mapping[str, Tensor], page: Checkpoint, *, half:
         os.replace(folder / NEXT_WEIGHTS, folder / WEIGHTS)
     except (OSError, SafetensorError) as err:
         raise unwritable(folder, err) from err
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder, for this process alone until it ends: two trainings would mix their files."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as err:
+        raise unwritable(folder, err) from None
+    try:
+        patience = time.monotonic() + LOCK_S
+        while not _lock(handle):
+            if time.monotonic() > patience:
+                raise UserError(
+                    f"another training is writing to {folder}\nwait for it, or choose another folder with: --out DIR"
+                )
+            time.sleep(0.1)
+        for half in folder.glob(".*.part"):
+            half.unlink()  # of a training that was killed while it wrote
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            for empty in made:  # where nothing came of it
+                empty.rmdir()
 
 
 def check_writable(folder: Path) -> None:
@@ -177,7 +213,7 @@ def load(folder: Path) -> tuple[FacetModel, Checkpoint]:
     from train import network
 
     page = read(folder)
-    path = folder / (NEXT_WEIGHTS if _is_unfinished(folder, page) else WEIGHTS)
+    path = folder / (NEXT_WEIGHTS if _is_unfinished(folder, page.weights_sha256) else WEIGHTS)
     try:
         if sha256_of(path) != page.weights_sha256:
             raise UserError(f"{path} is not the file that {PAGE} describes: its sha256 differs\ntrain it again")
@@ -229,10 +265,33 @@ def _piece(page: Checkpoint, category: Category, routes: Routes | None) -> Check
     )
 
 
-def _is_unfinished(folder: Path, page: Checkpoint) -> bool:
-    """Whether a kill came between the page and the last step of `save`."""
+def _is_unfinished(folder: Path, weights_sha256: str) -> bool:
+    """Whether a kill came between the page, which names these weights, and the last step of `save`."""
     path = folder / NEXT_WEIGHTS
-    return path.is_file() and sha256_of(path) == page.weights_sha256
+    return path.is_file() and sha256_of(path) == weights_sha256
+
+
+def _lock(handle: int) -> bool:
+    """Whether the folder is ours now; the kernel lets go of it however this process ends, and no file is left."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a network filesystem that has no such locks
+    return True
+
+
+def _end_unfinished(folder: Path) -> None:
+    """The last step of a `save` that was killed before it: other weights are to come in the place of those."""
+    try:
+        named = msgspec.json.decode((folder / PAGE).read_bytes(), type=_WeightsOnly).weights_sha256
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return  # no page, or none that is worth keeping
+    if _is_unfinished(folder, named):
+        os.replace(folder / NEXT_WEIGHTS, folder / WEIGHTS)
 
 
 def find(root: Path) -> dict[str, Path]:

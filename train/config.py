@@ -9,6 +9,7 @@ from runtime.errors import UserError
 
 MISSING = -1
 """The label of an attribute that nobody typed."""
+PHASES = (1, 2)
 
 
 def _check(holds: bool, message: str) -> None:
@@ -66,7 +67,10 @@ class PhaseConfig:
     batch: int
     """Photos an optimiser step, over all processes."""
     passes: int = 1
-    """Forward passes that a step is divided into where memory is short; their gradients add up to the batch's own."""
+    """Forward passes that a step is divided into where memory is short; their gradients add up to the batch's own.
+
+    Those of the MMD term do not: each pass compares its own photos alone, those of all processes together.
+    """
     complete_rows: bool = False
     """Train on the rows that have every label and on no others."""
     backbone_lr: float = 0.0
@@ -90,15 +94,23 @@ class PhaseConfig:
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, f"epochs must be 1 or more, got {self.epochs}")
         _check(self.batch >= 1, f"batch must be 1 or more, got {self.batch}")
+        _check(self.min_steps >= 0, f"min_steps must be 0 or more, got {self.min_steps}")
         _check(1 <= self.passes <= self.batch, f"passes must be from 1 to batch ({self.batch}), got {self.passes}")
         _check(0 < self.layer_decay <= 1, f"layer_decay must be in (0, 1], got {self.layer_decay}")
-        _check(
-            self.heads_lr > 0 <= self.backbone_lr, f"rates must be positive, got {self.heads_lr}, {self.backbone_lr}"
-        )
+        _check(self.heads_lr > 0, f"heads_lr must be above 0, got {self.heads_lr}")
+        _check(self.backbone_lr >= 0, f"backbone_lr must be 0 or more, got {self.backbone_lr}")
+        _check(self.weight_decay >= 0, f"weight_decay must be 0 or more, got {self.weight_decay}")
+        _check(0 <= self.warmup <= 1, f"warmup must be in [0, 1], got {self.warmup}")
+        _check(self.clip_norm > 0, f"clip_norm must be above 0, got {self.clip_norm}")
+        _check(0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        _check(self.mmd_weight >= 0, f"mmd_weight must be 0 or more, got {self.mmd_weight}")
         _check(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        # Fewer, and the term would be left out of every step without a word.
+        pair = 2 * self.passes if self.mmd_weight else 0
         _check(
-            not self.mmd_weight or self.target_batch >= 2,
-            "an MMD term compares two batches: target_batch must be 2 or more",
+            min(self.batch, self.target_batch) >= pair,
+            "an MMD term compares two batches: batch and target_batch must be 2 or more for each pass "
+            f"({pair}), got {self.batch} and {self.target_batch}",
         )
 
 

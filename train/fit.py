@@ -20,9 +20,9 @@ from runtime.terminal import note, positive, print_table
 from train.config import PRESETS, Preset, preset
 
 if TYPE_CHECKING:
-    import torch
-
+    from train.run import Run
     from train.table import Table
+    from train.training import Options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,16 +62,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fit(args: argparse.Namespace, started: float) -> int:
-    from runtime import images
-    from train import checkpoint, data, processes, resume, table
+    from train import processes, training
 
     chosen = _chosen(args)
-    tables = data.read(
-        args.data,
-        names=args.category,
-        seed=args.seed,
-        targets=images.find([args.target_photos]) if args.target_photos else (),
-    )
+    tables = _tables(args, chosen)
+    phases = training.phases_of(args.phase)
+    work = [sum(training.work(each, chosen, number, args.max_steps) for number in phases) for each in tables]
+    lost, resumed_s = 0, 0.0
+    with processes.joined() as device:
+        for index, table in enumerate(tables):
+            limit_s = None
+            if args.max_hours is not None:
+                left_s = 3600 * args.max_hours - (time.monotonic() - started) - resumed_s
+                limit_s = left_s * work[index] / sum(work[index:])
+            options = training.Options(
+                folder=args.out / slug_of(table.name),
+                data=os.fspath(args.data),
+                phase=args.phase,
+                max_steps=args.max_steps,
+                seed=args.seed,
+                resume=args.resume,
+                compiled=args.compile,
+                quiet=args.quiet or processes.rank() > 0,
+            )
+            run = training.train(table, chosen, options, device, limit_s=limit_s)
+            resumed_s += run.resumed_s
+            lost += len(table.absent) + len(run.unreadable)
+            if processes.rank() == 0:
+                _report(run, options)
+    return PARTLY_DONE if lost else DONE
+
+
+def _tables(args: argparse.Namespace, chosen: Preset) -> list[Table]:
+    """What to train on, one after the other; whatever would stop one of them is found before the first begins."""
+    from runtime import images
+    from train import checkpoint, data, resume, table, training
+    from train.run import training_rows
+
+    targets = images.find([args.target_photos]) if args.target_photos else ()
+    tables = data.read(args.data, names=args.category, seed=args.seed, targets=targets)
     if args.joint or args.router:
         tables = [table.joint(tables) if args.joint else table.router(tables)]
     for each in tables:
@@ -82,52 +111,31 @@ def fit(args: argparse.Namespace, started: float) -> int:
             raise UserError(
                 f"an unfinished training is in {folder}\ngo on with it: --resume, or start anew: rm {unfinished}"
             )
-    with processes.joined() as device:
-        lost = sum(_one(tables[index:], chosen, args, device, started) for index in range(len(tables)))
-    return PARTLY_DONE if lost else DONE
+        for number in training.phases_of(args.phase):
+            training_rows(each, training.phase_of(chosen, number))
+    return tables
 
 
-def _one(
-    tables: Sequence[Table], chosen: Preset, args: argparse.Namespace, device: torch.device, started: float
-) -> int:
-    """Train on the first of the tables, in its share of the time, and report; gives the number of photos lost."""
-    from train import calibrate, checkpoint, metrics, processes, training
+def _report(run: Run, options: Options) -> None:
+    """Print what came of a training, and what was lost to it."""
+    from train import calibrate, checkpoint, metrics
 
-    table, *_ = tables
-    folder = args.out / slug_of(table.name)
-    limit_s = None
-    if args.max_hours is not None:
-        left = [sum(training.work(each, chosen, n, args.max_steps) for n in (1, 2)) for each in tables]
-        limit_s = (3600 * args.max_hours - (time.monotonic() - started)) * left[0] / sum(left)
-    run = training.train(
-        table,
-        chosen,
-        training.Options(
-            folder=folder,
-            data=os.fspath(args.data),
-            phase=args.phase,
-            max_steps=args.max_steps,
-            seed=args.seed,
-            resume=args.resume,
-            compiled=args.compile,
-            quiet=args.quiet or processes.rank() > 0,
-        ),
-        device,
-        limit_s=limit_s,
-    )
-    if processes.rank():
-        return 0
-    page = checkpoint.read(folder)
+    table, page = run.table, checkpoint.read(options.folder)
     print_table(
         f"{table.name}: {len(table.rows('val'))} validation photos", metrics.COLUMNS, metrics.table(page.metrics)
     )
     print_table(
         "calibration, measured on photos that it was not fitted to", calibrate.COLUMNS, calibrate.table(page.gains)
     )
-    for path in sorted([*table.absent, *run.unreadable]):
-        note(f"left out, {'not there' if path in table.absent else 'unreadable'}: {path}")
-    note(f"checkpoint: {folder}", quiet=args.quiet)
-    return len(table.absent) + len(run.unreadable)
+    scored = {(score.category, score.attribute) for score in page.metrics}
+    for category, attribute in (key for key in table.keys if key not in scored):
+        note(f"{attribute} of {category} has no label in split val: it was trained, and is scored nowhere")
+    left_out = dict.fromkeys(run.unreadable, "unreadable") | dict.fromkeys(table.absent, "not there")
+    if left_out:
+        note(f"{len(left_out)} of {len(table.paths) + len(table.absent)} photos were left out")
+    for path, why in sorted(left_out.items()):
+        note(f"left out, {why}: {path}")
+    note(f"checkpoint: {options.folder}", quiet=options.quiet)
 
 
 def _chosen(args: argparse.Namespace) -> Preset:
@@ -137,19 +145,18 @@ def _chosen(args: argparse.Namespace) -> Preset:
     chosen = preset(args.preset)
     if args.backbone:
         chosen = with_backbone(chosen, args.backbone)
-    if args.size:
-        chosen = replace(chosen, model=replace(chosen.model, size=args.size))
     if args.weights:
         chosen = replace(chosen, weights=args.weights)
-    first, second = chosen.phase1, chosen.phase2
-    if args.epochs:
-        first = replace(first, epochs=args.epochs)
-    if args.batch or args.passes:
+    try:
+        model = replace(chosen.model, size=args.size or chosen.model.size)
         first, second = (
             replace(phase, batch=args.batch or phase.batch, passes=args.passes or phase.passes)
-            for phase in (first, second)
+            for phase in (chosen.phase1, chosen.phase2)
         )
-    return replace(chosen, phase1=first, phase2=second)
+        first = replace(first, epochs=args.epochs or first.epochs)
+    except ValueError as err:
+        raise UserError(f"{err}\ncheck --size, --batch and --passes") from None
+    return replace(chosen, model=model, phase1=first, phase2=second)
 
 
 def _seed(text: str) -> int:

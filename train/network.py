@@ -18,6 +18,8 @@ from train import heads
 from train.config import ModelConfig, Preset
 
 PROJECT = Path(__file__).resolve().parent.parent
+# Side in pixels of the image that a network is tried with.
+PROBE = 64
 
 
 class Output(NamedTuple):
@@ -36,7 +38,9 @@ class FacetModel(nn.Module):
         super().__init__()
         self.config = config
         self.backbone: Any = backbone
-        self.neck, self.heads, self.channels = heads.build(config.heads, _channels(backbone), classes, config.dropout)
+        self.neck, self.heads, self.channels = heads.build(
+            config.heads, _channels(backbone, config.size), classes, config.dropout
+        )
 
     def map(self, images_BCHW: Tensor) -> Tensor:
         """The feature map that the heads read, [B, C, H, W]."""
@@ -129,6 +133,17 @@ def normalise(images_BHWC: Tensor, config: ModelConfig) -> Tensor:
     return ((images_BHWC.float() - mean) / std).permute(0, 3, 1, 2)
 
 
+def unused(model: FacetModel, device: torch.device) -> list[nn.Parameter]:
+    """Parameters that no output hangs on, such as the norm before a classifier that was taken off."""
+    parameters = list(model.parameters())
+    training = model.training
+    output = model.eval()(torch.zeros(1, 3, model.config.size, model.config.size, device=device))
+    model.train(training)
+    whole = sum(part.sum() for part in (*output.logits, output.features))
+    gradients = torch.autograd.grad(whole, parameters, allow_unused=True)
+    return [parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is None]
+
+
 def require_equal_keys(expected: dict[str, Tensor], found: dict[str, Tensor], source: Path) -> None:
     """UserError, the keys named, unless both have the same names and shapes."""
     complaints = [
@@ -155,15 +170,25 @@ def _args(config: ModelConfig) -> dict[str, Any]:
     return dict(config.backbone_args)
 
 
-def _channels(backbone: Any) -> int:
-    with torch.no_grad():
-        training = backbone.training
-        map_BCHW = backbone.eval().forward_features(torch.zeros(1, 3, 64, 64))
-        backbone.train(training)
-    if map_BCHW.ndim != 4:
+def _channels(backbone: Any, size: int) -> int:
+    """How many channels the backbone's map has; UserError where it gives none."""
+    training = backbone.training
+    backbone.eval()
+    # Small first, which is quick; a few networks take the size that they are made for and no other.
+    for side in (min(PROBE, size), size):
+        try:
+            with torch.no_grad():
+                map_BCHW = backbone.forward_features(torch.zeros(1, 3, side, side))
+        except (AssertionError, RuntimeError) as err:
+            gives = f"nothing for {side} x {side} pixels ({err})"
+            continue
+        gives = f"{map_BCHW.ndim} dimensions" if map_BCHW.ndim != 4 else getattr(backbone, "output_fmt", "NCHW")
+        break
+    backbone.train(training)
+    if gives != "NCHW":
         raise UserError(
-            f"the backbone gives {map_BCHW.ndim} dimensions, not a feature map [B, C, H, W]\n"
-            "choose a convolutional one, such as convnext_atto or mobilenetv2_100"
+            f"the backbone gives {gives}, not a feature map [B, C, H, W]\n"
+            "choose a convolutional one, such as convnext_atto or mobilenetv2_100, or its own --size"
         )
     return int(map_BCHW.shape[1])
 

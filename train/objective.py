@@ -78,6 +78,6 @@ class Means:
             self._values.setdefault(name, []).append(value)
 
     def of(self, name: str) -> float:
-        """The mean so far; 0.0 where nothing was added."""
-        values = self._values.get(name)
+        """The mean so far, over what every process added; 0.0 where nothing was."""
+        values = [value for share in processes.everyone(self._values.get(name, [])) for value in share]
         return sum(values) / len(values) if values else 0.0

@@ -63,14 +63,16 @@ class Optimiser:
 
     def collect(self, loss: Tensor) -> None:
         """Add the gradients of a pass's loss; UserError for a loss that is no number, before it spoils a weight."""
-        if not torch.isfinite(loss):
-            raise UserError(f"the loss became {loss.item()}: the last checkpoint written is kept\ntry a smaller rate")
+        require_finite(loss.item(), "loss")
         self._scaler.scale(loss).backward()
 
     def step(self) -> None:
         """Apply the gradients that have come together, and forget them."""
         self._scaler.unscale_(self._adamw)
-        nn.utils.clip_grad_norm_(self.parameters, self._config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self._config.clip_norm)
+        # In float16 the scaler looks for itself: it leaves such a step out and scales by less.
+        if not self._scaler.is_enabled():
+            require_finite(norm.item(), "gradient")
         self._scaler.step(self._adamw)
         self._scaler.update()
         self._adamw.zero_grad(set_to_none=True)
@@ -122,6 +124,15 @@ class Optimiser:
         share = climb * (0.5 + 0.5 * math.cos(math.pi * done))
         for group, rate in zip(self._adamw.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
+
+
+def require_finite(value: float, what: str) -> None:
+    """UserError for what became no number, before it gets into the weights that are kept."""
+    if not math.isfinite(value):
+        raise UserError(
+            f"the {what} became {value}: the last checkpoint that was written is kept\n"
+            "try a smaller rate: backbone_lr and heads_lr of the preset, in train/config.py"
+        )
 
 
 def end_to_end(model: FacetModel, config: PhaseConfig) -> list[dict[str, Any]]:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train import batchnorm, optimise, processes
+from train import batchnorm, network, optimise, processes
 from train.best import BestEpoch, BestHeads
 from train.clock import Clock
 from train.curves import Epoch
-from train.metrics import Score
+from train.metrics import Score, mean_hm
 from train.network import FacetModel, Output
 from train.objective import Means, Objective
 from train.optimise import Average, Optimiser
@@ -28,7 +28,7 @@ from train.run import Run
 BATCHNORM_PHOTOS = 320
 # Validation photos that the untrained model is scored on: its heads answer at random, and nothing waits for the figure.
 FIRST_LOOK = 1024
-# The last evaluation of a phase may take so much longer than the first.
+# The next evaluation may take so much longer than the last.
 EVALUATION_MARGIN = 1.3
 
 Keep = Callable[["State"], None]
@@ -44,6 +44,8 @@ class State:
     optimiser: Optimiser
     averaged: Average | None
     best: BestEpoch | BestHeads
+    evaluations: int
+    """That are still to come when the last step is taken."""
 
     @property
     def judged(self) -> FacetModel:
@@ -58,7 +60,7 @@ class State:
             progress=Progress(
                 begun_with=digest(self.run),
                 phase=self.number,
-                spent_s=self.clock.seconds,
+                reserve_s=self.clock.reserve_s,
                 optimiser=values,
                 scores=tuple(self.best.scores),
                 history=tuple(self.run.history),
@@ -81,12 +83,19 @@ class State:
         self.optimiser.load_state(saved.tensors.get("optimiser", {}), saved.progress.optimiser)
         self.run.history[:] = saved.progress.history
         self.run.unreadable |= set(map(Path, saved.progress.unreadable))
-        self.clock.spent_s = saved.progress.spent_s
-        self.run.advance(self.optimiser.taken)
+        self.clock.spent_s = self.run.history[-1].seconds
+        self.clock.reserve_s = saved.progress.reserve_s
+        self.run.bar(self.optimiser.taken)
 
 
 def train(
-    run: Run, number: int, *, clock: Clock | None = None, saved: Saved | None = None, keep: Keep = lambda state: None
+    run: Run,
+    number: int,
+    *,
+    clock: Clock | None = None,
+    saved: Saved | None = None,
+    keep: Keep = lambda state: None,
+    evaluations: int = 1,
 ) -> list[Score]:
     """Go through a phase; the model is left with the best of its epochs, whose scores are given back.
 
@@ -94,30 +103,33 @@ def train(
         clock: ends the phase in time, with the schedule run down.
         saved: the state of this phase to go on from.
         keep: called after each epoch.
+        evaluations: how many follow the last step and must fit into the time, the phase's own among them.
     """
     clock = clock or Clock()
+
+    def gone() -> float:
+        # The clocks of several processes differ by a little; their rates must not.
+        return 0.0 if clock.limit_s is None else processes.largest(clock.gone, run.device)
+
     learner = _EndToEnd(run) if number == 1 else _HeadsAlone(run)
     phase = learner.phase
     state = State(
         run=run,
         number=number,
         clock=clock,
-        optimiser=Optimiser(
-            learner.groups, phase, run.steps(phase), gone=lambda: clock.gone, half=run.half is torch.float16
-        ),
+        optimiser=Optimiser(learner.groups, phase, run.steps(phase), gone=gone, half=run.half is torch.float16),
         averaged=Average(run.model, phase.ema_decay) if phase.ema_decay else None,
         best=learner.best,
+        evaluations=evaluations,
     )
     if saved:
         state.restore(saved)
     else:
-        before = clock.seconds
         # A time limit must know how long all of them take, and phase 2 which heads it began with.
         _epoch_ended(state, 0, Means(), most=FIRST_LOOK if number == 1 and clock.limit_s is None else None)
-        clock.reserve_s = EVALUATION_MARGIN * (clock.seconds - before)
     objective = Objective(run, phase)
     for epoch in range(run.history[-1].epoch, run.epochs(phase)):
-        if timed_out(state):
+        if gone() >= 1:
             break
         # Dropout depends on nothing but this: an epoch that is begun again is the same.
         torch.manual_seed(abs(hash((run.seed, number, epoch, processes.rank()))))
@@ -133,8 +145,8 @@ def train(
             state.optimiser.step()
             if state.averaged:
                 state.averaged.follow(run.model, state.optimiser.taken)
-            run.advance(1)
-            if timed_out(state):
+            run.bar(1)
+            if gone() >= 1:
                 break
         _epoch_ended(state, epoch + 1, losses)
         keep(state)
@@ -142,16 +154,16 @@ def train(
     return state.best.scores
 
 
-def timed_out(state: State) -> bool:
-    """Whether the time of the phase is up, in any process."""
-    return state.clock.limit_s is not None and processes.any_of(state.clock.gone >= 1, state.run.device)
-
-
 def _epoch_ended(state: State, epoch: int, losses: Means, *, most: int | None = None) -> None:
+    before_s = state.clock.seconds
+    state.run.bar.tell("validation")
     found = state.run.evaluate(state.judged, most=most)
+    state.clock.reserve_s = EVALUATION_MARGIN * (state.clock.seconds - before_s) * state.evaluations
+    optimise.require_finite(sum(score.loss for score in found), "validation loss")
     state.best.see(state.judged, found)
     if epoch:
         state.optimiser.epoch_ended(sum(score.loss for score in found))
+    state.run.bar.tell(f"best HM {mean_hm(state.best.scores):.3f}")
     state.run.history.append(
         Epoch(
             phase=state.number,
@@ -173,8 +185,13 @@ class _EndToEnd:
         self.phase = run.preset.phase1
         self._model = run.model
         rows = np.random.default_rng(run.seed).permutation(run.rows(self.phase))[:BATCHNORM_PHOTOS]
+        run.bar.tell("first look")
         batches = (batch for batch in run.plain_batches(rows) if len(batch.images_BHWC))
         batchnorm.recentre(run.model.backbone, (run.inputs(batch) for batch in batches))
+        if processes.world() > 1:
+            # The processes wait for the gradient of every parameter that can have one.
+            for parameter in network.unused(run.model, run.device):
+                parameter.requires_grad_(False)
         self.groups = optimise.end_to_end(run.model, self.phase)
         self.best = BestEpoch(run.model)
         compiled: nn.Module = torch.compile(run.model) if run.compiled else run.model  # type: ignore[assignment]

@@ -20,7 +20,7 @@ from runtime import images
 from runtime.bundle import Preprocess
 from train.augment import augment
 from train.config import MISSING, AugmentConfig
-from train.data import Table
+from train.table import Table
 
 # Below this many photos a pass, starting worker processes costs more than they save.
 WORTH_WORKERS = 64
@@ -89,7 +89,9 @@ class Photos(Dataset[Sample]):
 
 def batches(photos: Photos, groups: Iterable[list[Item]], *, total: int) -> Iterator[Batch]:
     """A batch for each group of items, in order; `total` photos decide whether workers are started."""
-    workers = min(8, os.cpu_count() or 1) if total >= WORTH_WORKERS else 0
+    # The processes of a training share the cores.
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    workers = max(1, min(8, cores)) if total >= WORTH_WORKERS else 0
     yield from loaded(photos, groups, workers)
 
 

@@ -14,13 +14,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from runtime.errors import UserError
+
 
 @contextmanager
 def joined() -> Iterator[torch.device]:
     """Join the others, where torchrun started this process, and give the device to train on."""
-    local = int(os.environ.get("LOCAL_RANK", 0))
+    together = dist.is_torchelastic_launched()
+    local = int(os.environ["LOCAL_RANK"]) if together else 0
+    if torch.cuda.is_available() and local >= torch.cuda.device_count():
+        raise UserError(
+            f"more processes than GPUs, of which there are {torch.cuda.device_count()}\n"
+            f"start as many: torchrun --nproc-per-node {torch.cuda.device_count()} -m train.fit …"
+        )
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    if "WORLD_SIZE" not in os.environ:
+    if not together:
         yield device
         return
     if device.type == "cuda":
@@ -46,9 +54,7 @@ def parallel(module: nn.Module, device: torch.device) -> nn.Module:
     """The module with its gradients averaged over the processes; itself where there is one process."""
     if world() == 1:
         return module
-    devices = [device.index] if device.type == "cuda" else None
-    # Buffers are BatchNorm's statistics, which are frozen: there is nothing to broadcast.
-    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def synchronised(module: nn.Module, last: bool) -> AbstractContextManager[object]:
@@ -64,16 +70,23 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def any_of(flag: bool, device: torch.device) -> bool:
-    """Whether it holds in any process: all must take the same turn."""
-    return flag if world() == 1 else bool(total(torch.tensor(float(flag), device=device)) > 0)
+def largest(value: float, device: torch.device) -> float:
+    """The largest of what each process gives: all must take the same turn."""
+    if world() == 1:
+        return value
+    found = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found.item()
 
 
 def gathered(rows_BF: Tensor) -> Tensor:
     """The rows of all processes, with a gradient, in the order of the processes."""
     if world() == 1:
         return rows_BF
-    counts = everyone(len(rows_BF))
+    mine = torch.tensor([len(rows_BF)], device=rows_BF.device)
+    found = [torch.empty_like(mine) for _ in range(world())]
+    dist.all_gather(found, mine)
+    counts = [int(count) for count in found]
     # Every process sends as many rows as the longest has: the collective takes one shape.
     padded_BF = nn.functional.pad(rows_BF, (0, 0, 0, max(counts) - len(rows_BF)))
     parts = _Gather.apply(padded_BF).unbind()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import msgspec
 
 from runtime.bundle import replacing
 from runtime.errors import UserError
+from train.checkpoint import unwritable
 from train.curves import Epoch
 from train.metrics import Score
 
@@ -32,8 +34,8 @@ class Progress:
     begun_with: str
     """Digest of the data, the preset and the seed: a training goes on with these or not at all."""
     phase: int
-    spent_s: float
-    """In this phase."""
+    reserve_s: float
+    """Of the phase's clock."""
     optimiser: dict[str, Any]
     scores: tuple[Score, ...]
     """Of the best epoch."""
@@ -52,15 +54,15 @@ class Saved:
 
 def digest(run: Run) -> str:
     """What makes two trainings the same one."""
-    content = msgspec.json.encode(
-        [run.preset, run.table.categories, run.table.ids, run.table.splits.tolist(), run.seed, run.max_steps],
-        enc_hook=str,
-    )
-    return hashlib.sha256(content + run.table.labels_NL.tobytes()).hexdigest()
+    table = run.table
+    told = [run.preset, run.seed, run.max_steps, run.phase]
+    seen = [table.categories, table.ids, table.splits.tolist(), list(map(os.fspath, table.targets))]
+    return hashlib.sha256(msgspec.json.encode([told, seen]) + table.labels_NL.tobytes()).hexdigest()
 
 
 def write(folder: Path, saved: Saved) -> None:
-    """Put the state beside the checkpoint, in one step; OSError where there is no room."""
+    """Put the state beside the checkpoint, in one step; where there is no room the old one stays."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
@@ -69,8 +71,11 @@ def write(folder: Path, saved: Saved) -> None:
         for name, tensor in named.items()
     }
     page = msgspec.json.encode(saved.progress).decode()
-    with replacing(folder / FILE) as beside:
-        save_file(tensors, beside, {PAGE: page})
+    try:
+        with replacing(folder / FILE) as beside:
+            save_file(tensors, beside, {PAGE: page})
+    except (OSError, SafetensorError) as err:
+        raise unwritable(folder, err) from err
 
 
 def read(folder: Path, run: Run) -> Saved | None:

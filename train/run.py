@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +16,21 @@ from torch import Tensor
 
 from runtime.bundle import Preprocess
 from runtime.errors import UserError
+from runtime.terminal import Bar
 from train import data, metrics, processes
 from train.config import MISSING, PhaseConfig, Preset
 from train.curves import Epoch
-from train.data import Table
 from train.metrics import Score
 from train.network import FacetModel, normalise
 from train.photos import Batch, Item, Photos, batches, in_order
+from train.table import Table
 
 VALIDATION_BATCH = 32
 
 
 @dataclass(kw_only=True)
 class Run:
-    """What does not change between the phases."""
+    """What both phases share."""
 
     model: FacetModel
     table: Table
@@ -37,23 +38,22 @@ class Run:
     preset: Preset
     seed: int
     max_steps: int | None
+    """Of each phase."""
+    phase: int | None = None
+    """The one phase that is trained; None for both."""
     device: torch.device
     compiled: bool = False
     """Forward and backward passes of phase 1 through torch.compile."""
-    advance: Callable[[float], None] = lambda amount: None
-    """Called with the number of steps taken since the last call."""
+    bar: Bar = field(default_factory=Bar)
+    """Shows the steps taken, and what goes on between them."""
     unreadable: set[Path] = field(default_factory=set)
     history: list[Epoch] = field(default_factory=list)
+    resumed_s: float = 0.0
+    """Spent before an interruption."""
 
     def rows(self, phase: PhaseConfig) -> np.ndarray:
         """The rows that a phase trains on."""
-        rows = self.table.rows("train", complete=phase.complete_rows)
-        if not len(rows):
-            raise UserError(
-                f"no training row of {self.table.name!r} has every label, and the preset trains on no others\n"
-                "take one that masks missing labels: --preset default"
-            )
-        return rows
+        return training_rows(self.table, phase)
 
     def epochs(self, phase: PhaseConfig) -> int:
         """How often the training rows are gone through."""
@@ -82,8 +82,10 @@ class Run:
             items = [Item(int(row), epoch) for row in rows[start : start + phase.batch]]
             drawn = rng.choice(targets, min(phase.target_batch, targets), replace=False)
             unlabelled = [Item(int(index), epoch, target=True) for index in drawn]
-            # Both kinds are dealt out alike: each pass compares the two domains.
-            mine = range(processes.rank(), parts, processes.world())
+            # Both kinds are dealt out alike: each pass compares the two domains. And a pass holds the same photos in
+            # several processes together as in one alone.
+            begin = processes.rank() * phase.passes
+            mine = range(begin, begin + phase.passes)
             groups += [items[part::parts] + unlabelled[part::parts] for part in mine]
         photos = Photos(self.table, self.spec, self.preset.augment, self.seed)
         found = self._watched(batches(photos, groups, total=len(rows)))
@@ -130,11 +132,14 @@ class Run:
                     logits = model(self.inputs(batch)).logits
                     answers.append([logits_BK.float().softmax(1).cpu().numpy() for logits_BK in logits])
                     seen.append(batch.rows_B.numpy())
-        shares = processes.everyone((answers, seen))
-        rows = np.concatenate([part for _, seen in shares for part in seen])
+        shares = processes.everyone((answers, seen, self.unreadable))
+        self._lose(*(paths for _, _, paths in shares))
+        parts = [part for answers, _, _ in shares for part in answers]
+        if not parts:
+            raise UserError(f"no photo of {self.table.name!r} in split {split!r} can be read\nmove rows to that split")
+        rows = np.concatenate([part for _, seen, _ in shares for part in seen])
         order = rows.argsort()
-        columns = zip(*(part for answers, _ in shares for part in answers), strict=True)
-        return [np.concatenate(column)[order] for column in columns], rows[order]
+        return [np.concatenate(column)[order] for column in zip(*parts, strict=True)], rows[order]
 
     def evaluate(self, model: FacetModel, *, most: int | None = None) -> list[Score]:
         """The model's scores on the validation photos, or on so many of them."""
@@ -151,6 +156,20 @@ class Run:
 
     def _watched(self, found: Iterator[Batch]) -> Iterator[Batch]:
         for batch in found:
-            self.unreadable.update(batch.unreadable)
-            data.refuse_unreadable(sorted(self.unreadable), len(self.table.paths))
+            self._lose(batch.unreadable)
             yield batch
+
+    def _lose(self, *unreadable: Iterable[Path]) -> None:
+        self.unreadable.update(*unreadable)
+        data.refuse_unreadable(sorted(self.unreadable), len(self.table.paths))
+
+
+def training_rows(table: Table, phase: PhaseConfig) -> np.ndarray:
+    """The rows that a phase trains on; UserError where there are none."""
+    rows = table.rows("train", complete=phase.complete_rows)
+    if not len(rows):
+        raise UserError(
+            f"no training row of {table.name!r} has every label, and the preset trains on no others\n"
+            "take one that masks missing labels: --preset default"
+        )
+    return rows

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.bundle import ROUTED_BY, ROUTER, Attribute, Category, Routes, name_of, tells_apart
+from runtime.bundle import ROUTED_BY, ROUTER, Attribute, Category, Routes, name_of, slug_of, tells_apart
 from runtime.errors import UserError
 from train.config import MISSING
 
@@ -105,6 +105,13 @@ def router(tables: Sequence[Table]) -> Table:
     names = tuple(table.name for table in tables)
     if len(names) < 2:
         raise UserError(f"a router chooses among categories, and there is one: {names[0]!r}\nleave out --router")
+    if routing := [table.name for table in tables if table.routes]:
+        raise UserError(
+            f"{routing[0]!r} tells the categories apart already\n"
+            f"train it with: --category {slug_of(routing[0])}, or name the others with: --router --category NAME NAME"
+        )
+    if ROUTER in names:
+        raise UserError(f"{ROUTER!r} is what a router made of categories is called: rename that category")
     attribute = Attribute(name=ROUTED_BY, classes=names, output=ROUTED_BY)
     category = Category(name=ROUTER, attributes=(attribute,))
     merged = _stacked(tables, (category,), routes=Routes(attribute=ROUTED_BY, to={name: name for name in names}))

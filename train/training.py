@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,18 +16,21 @@ from runtime.errors import UserError
 from runtime.terminal import note, progress
 from train import calibrate, checkpoint, metrics, network, phases, processes, resume
 from train.calibrate import Calibration
+from train.checkpoint import Checkpoint
 from train.clock import Clock
-from train.config import PhaseConfig, Preset
-from train.curves import FOLDER, EventFiles
+from train.config import MISSING, PHASES, PhaseConfig, Preset
+from train.curves import FOLDER, Epoch, EventFiles
 from train.metrics import Score
 from train.network import FacetModel
 from train.phases import State
+from train.resume import Saved
 from train.run import Run
 from train.table import Table
 
 # What a photo of phase 2 costs beside one of phase 1, which goes backward through the backbone too.
 PHASE_2_COST = 0.35
-# For writing the last files.
+# What comes after the last evaluation: fitting the calibration, 1e-4 s a label here, and writing the last files.
+CALIBRATING_S_PER_LABEL = 2e-4
 WRITING_S = 2.0
 
 
@@ -56,44 +60,35 @@ def train(
     """Train on the table, or go on with it, and leave its checkpoint in the folder.
 
     Args:
-        limit_s: for all of it, evaluation and writing included; None for no limit.
+        limit_s: for all of it: evaluation, writing, and what was spent before an interruption. None for no limit.
     """
-    torch.manual_seed(options.seed)
-    run = Run(
-        model=_start(table, preset, options).to(device).to(memory_format=torch.channels_last),
-        table=table,
-        spec=Preprocess(
-            height=preset.model.size, width=preset.model.size, mean=preset.model.mean, std=preset.model.std
-        ),
-        preset=preset,
-        seed=options.seed,
-        max_steps=options.max_steps,
-        device=device,
-        compiled=options.compiled,
-    )
-    saved = resume.read(options.folder, run) if options.resume else None
-    if options.resume and not saved and _is_finished(options.folder, run):
-        note(f"{table.name} is trained already: {options.folder}", quiet=options.quiet)
+    with checkpoint.held(options.folder) if processes.rank() == 0 else nullcontext():
+        ends = None if limit_s is None else time.monotonic() + limit_s - _ending_s(table)
+        run = _begun(table, preset, options, device)
+        saved = resume.read(options.folder, run) if options.resume else None
+        page = _finished(options.folder, run) if options.resume and not saved else None
+        before = saved.progress.history if saved else page.history if page else ()
+        run.resumed_s = sum(
+            {epoch.phase: epoch.seconds for epoch in before if epoch.phase in phases_of(options.phase)}.values()
+        )
+        if page:
+            note(f"{table.name} is trained already: {options.folder}", quiet=options.quiet)
+            return run
+        try:
+            _go_through_phases(run, options, saved, None if ends is None else ends - run.resumed_s)
+            with progress(f"{table.name}, calibration", 1, quiet=options.quiet) as bar:
+                _finish(run, options)
+                bar(1)
+        except KeyboardInterrupt:
+            if (options.folder / resume.FILE).exists():
+                note(f"{options.folder} holds the last whole epoch: go on with --resume", quiet=options.quiet)
+            raise
         return run
-    ends = None if limit_s is None else time.monotonic() + limit_s - WRITING_S
-    numbers = [options.phase] if options.phase else [1, 2]
-    found: list[Score] = []
-    with EventFiles(options.folder / FOLDER) as files:
-        for number in numbers:
-            if saved and number < saved.progress.phase:
-                continue
-            later = [work(run.table, preset, other, options.max_steps) for other in numbers if other >= number]
-            clock = Clock(None if ends is None else (ends - time.monotonic()) * later[0] / sum(later))
-            with progress(
-                f"{table.name}, phase {number}", run.steps(phase_of(preset, number)), quiet=options.quiet
-            ) as bar:
-                run.advance = bar
-                found = phases.train(
-                    run, number, clock=clock, saved=saved, keep=lambda state: _keep(state, options, files)
-                )
-            saved = None
-    _finish(run, found, options)
-    return run
+
+
+def phases_of(alone: int | None) -> Sequence[int]:
+    """The numbers of the phases to run: the one that is named, or both."""
+    return PHASES if alone is None else [alone]
 
 
 def phase_of(preset: Preset, number: int) -> PhaseConfig:
@@ -109,39 +104,103 @@ def work(table: Table, preset: Preset, number: int, max_steps: int | None) -> fl
     return photos * (1.0 if number == 1 else PHASE_2_COST)
 
 
-def _start(table: Table, preset: Preset, options: Options) -> FacetModel:
-    if options.phase != 2 or (options.resume and (options.folder / resume.FILE).exists()):
-        return network.create(preset.model, [len(attribute.classes) for attribute in table.attributes], preset.weights)
+def _ending_s(table: Table) -> float:
+    """What comes after the last evaluation."""
+    return WRITING_S + CALIBRATING_S_PER_LABEL * int((table.labels_NL[table.rows("val")] != MISSING).sum())
+
+
+def _begun(table: Table, preset: Preset, options: Options, device: torch.device) -> Run:
+    torch.manual_seed(options.seed)
+    model, history = _start(table, preset, options)
+    return Run(
+        model=model.to(device).to(memory_format=torch.channels_last),
+        history=history,
+        table=table,
+        spec=Preprocess(
+            height=preset.model.size, width=preset.model.size, mean=preset.model.mean, std=preset.model.std
+        ),
+        preset=preset,
+        seed=options.seed,
+        max_steps=options.max_steps,
+        phase=options.phase,
+        device=device,
+        compiled=options.compiled,
+    )
+
+
+def _go_through_phases(run: Run, options: Options, saved: Saved | None, ends: float | None) -> None:
+    """Each phase in turn from where it was left, its share of the time that is left by the work that is left."""
+    numbers = phases_of(options.phase)
+    with EventFiles(options.folder / FOLDER) as files:
+        for number in numbers:
+            if saved and number < saved.progress.phase:
+                continue
+            phase = phase_of(run.preset, number)
+            few = len(run.table.targets)
+            if phase.mmd_weight and few < 2 * phase.passes:
+                note(f"photos of the target domain: {few}, too few for an MMD term", quiet=options.quiet)
+            later = [work(run.table, run.preset, other, options.max_steps) for other in numbers if other >= number]
+            begun_s = saved.progress.history[-1].seconds if saved else 0.0
+            clock = Clock(None if ends is None else (ends - time.monotonic() + begun_s) * later[0] / sum(later))
+            # How many steps a limited time holds is not known.
+            total = run.steps(phase) if ends is None else None
+            with progress(f"{run.table.name}, phase {number}", total, quiet=options.quiet) as run.bar:
+                phases.train(
+                    run,
+                    number,
+                    clock=clock,
+                    saved=saved,
+                    keep=lambda state: _keep(state, options, files),
+                    # The last one leaves time for the evaluation of what it leaves.
+                    evaluations=2 if number == numbers[-1] else 1,
+                )
+            saved = None
+
+
+def _start(table: Table, preset: Preset, options: Options) -> tuple[FacetModel, list[Epoch]]:
+    """The model that training starts from, and how it was trained so far."""
+    goes_on = options.resume and (options.folder / resume.FILE).exists()
+    if options.phase != 2 or goes_on:
+        classes = [len(attribute.classes) for attribute in table.attributes]
+        return network.create(preset.model, classes, "none" if goes_on else preset.weights), []
     model, page = checkpoint.load(options.folder)
     if calibrate.with_offsets(page.categories, {}) != table.categories:
         raise UserError(
             f"the checkpoint in {options.folder} was trained on another taxonomy\ntrain it anew without --phase 2"
         )
     if page.preset.model != preset.model:
-        raise UserError(f"the checkpoint in {options.folder} is another model\nname its preset with: --preset")
-    return model
+        raise UserError(
+            f"the checkpoint in {options.folder} is another model\n"
+            "name its preset with: --preset, and its --backbone and --size where they were given"
+        )
+    # Their scores would be of photos that phase 1 has learnt by heart.
+    if leaked := sorted({*page.splits.get("train", ())} & {*table.split_ids()["val"]}):
+        raise UserError(
+            f"{len(leaked)} validation rows, such as id {leaked[0]}, trained the checkpoint in {options.folder}\n"
+            f"take the split that it was trained with: --seed {page.provenance.get('seed', 'N')}"
+        )
+    return model, [epoch for epoch in page.history if epoch.phase == 1]
 
 
-def _is_finished(folder: Path, run: Run) -> bool:
+def _finished(folder: Path, run: Run) -> Checkpoint | None:
+    """The page of this very training, if it is done."""
     if not (folder / checkpoint.PAGE).is_file():
-        return False
-    return checkpoint.read(folder).provenance.get("training") == resume.digest(run)
+        return None
+    page = checkpoint.read(folder)
+    return page if page.provenance.get("training") == resume.digest(run) else None
 
 
 def _keep(state: State, options: Options, files: EventFiles) -> None:
     """After an epoch: the best so far as a checkpoint, and all that is needed to go on."""
     if processes.rank():
         return
-    try:
-        resume.write(options.folder, state.saved())
-    except OSError as err:
-        raise checkpoint.unwritable(options.folder, err) from err
+    resume.write(options.folder, state.saved())
     page = _page(state.run, state.run.table.categories, state.best.scores, options)
     checkpoint.save(options.folder, state.best.state(), page)
     files.add(state.run.history[-1])
 
 
-def _finish(run: Run, found: Sequence[Score], options: Options) -> None:
+def _finish(run: Run, options: Options) -> None:
     """Calibrate on validation what the phases left, and write the checkpoint that is served."""
     probabilities, rows = run.answers(run.model)
     labels_NL = run.table.labels_NL[rows]
@@ -164,8 +223,8 @@ def _page(
     scores: Sequence[Score],
     options: Options,
     fitted: Calibration | None = None,
-) -> checkpoint.Checkpoint:
-    return checkpoint.Checkpoint(
+) -> Checkpoint:
+    return Checkpoint(
         slug=options.folder.name,
         categories=tuple(categories),
         preprocess=run.spec,
@@ -180,7 +239,7 @@ def _page(
             "data": options.data,
             "photos": str(len(run.table.rows("train"))),
             "seed": str(options.seed),
-            "training": resume.digest(run),
+            **({"training": resume.digest(run)} if fitted else {}),
             **{package: version(package) for package in ("torch", "timm")},
         },
     )

@@ -1,0 +1,64 @@
+"""What a person sees at a terminal of any width."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from runtime.terminal import Bar, print_table, progress
+
+COLUMNS = ("attribute", "loss", "accuracy", "weighted F1", "micro F1", "macro F1", "HM", "baseline HM", "labels")
+ROW = ("sleeve_length", "0.930", "0.529", "0.487", "0.529", "0.381", "0.443", "0.279", "34")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 columns, as wide as one is when it is opened."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_a_wide_table_breaks_no_word_on_a_narrow_terminal(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Dress", COLUMNS, [ROW])
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.replace("┃", " ").replace("│", " ").split()}
+    assert words >= {word for cell in (*COLUMNS, *ROW) for word in cell.split()}
+
+
+def test_off_a_terminal_a_table_is_as_wide_as_its_content(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Dress", COLUMNS, [ROW])
+    assert "┃ attribute     ┃  loss ┃ accuracy ┃ weighted F1 ┃" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("total", [2.0, None])
+def test_a_bar_tells_what_is_done_and_what_goes_on_in_one_line(
+    terminal: None, capsys: pytest.CaptureFixture[str], total: float | None
+) -> None:
+    with progress("Women Tops & Tunics, phase 1", total) as bar:
+        bar(1)
+        bar.tell("best HM 0.303")
+        bar(1)
+    *_, last = (line for line in re.split(r"[\r\n]", capsys.readouterr().err) if "Tunics" in line)
+    assert "Women Tops & Tunics, phase 1, best HM 0.303" in last
+    assert f"2/{2 if total else '?'}" in last
+    assert ("left" in last) == (total is not None)
+
+
+def test_a_quiet_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("photos", 2, quiet=True) as bar:
+        bar(1)
+        bar.tell("validation")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_goes_on_telling_what_it_was_told() -> None:
+    told: list[tuple[float, str]] = []
+    bar = Bar(lambda amount, state: told.append((amount, state)))
+    bar(1)
+    bar.tell("validation")
+    bar(2)
+    assert told == [(1, ""), (0, "validation"), (2, "validation")]

@@ -1,0 +1,398 @@
+"""One training from table to checkpoint: in the time given, and whole after whatever stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from runtime.errors import UserError
+from tests.train_parts import TINY, write_csv, write_data
+from train import checkpoint, clock, data, fit, losses, objective, resume, training
+from train.config import PRESETS
+from train.curves import Epoch
+from train.network import FacetModel
+from train.optimise import Optimiser
+from train.run import Run
+from train.table import Table
+
+LIMIT_S = 120.0
+ENDLESS = replace(TINY, phase1=replace(TINY.phase1, epochs=100_000), phase2=replace(TINY.phase2, epochs=100_000))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_presets() -> Iterator[None]:
+    """`--preset tiny` and `--preset endless`, and one thread, so that the same additions come in the same order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", TINY)
+        patch.setitem(PRESETS, "endless", ENDLESS)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("training") / "data")
+
+
+@pytest.fixture(scope="module")
+def table(data_folder: Path) -> Table:
+    return data.read(data_folder)[0]
+
+
+def run(data_folder: Path, out: Path, *options: str, preset: str = "tiny") -> int:
+    return fit.main(["--data", str(data_folder), "--preset", preset, "--out", str(out), "--quiet", *options])
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    ours, theirs = (load_file(folder / checkpoint.WEIGHTS) for folder in (one, other))
+    return ours.keys() == theirs.keys() and all(value.equal(theirs[name]) for name, value in ours.items())
+
+
+# In the time given: on a clock that a step moves by one second, an evaluation by `Hours.evaluation_s`
+
+
+class Hours:
+    """Seconds that pass by what is done, on any machine the same."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, evaluation_s: float = 1.0, start_s: float = 0.0) -> None:
+        self.now_s = start_s
+        step, answers = Optimiser.step, Run.answers
+        for module in (clock, training):
+            patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+
+        def stepped(optimiser: Optimiser) -> None:
+            self.now_s += 1.0
+            step(optimiser)
+
+        def answered(run: Run, model: FacetModel, **options: Any) -> tuple[list[np.ndarray], np.ndarray]:
+            self.now_s += evaluation_s
+            return answers(run, model, **options)
+
+        patch.setattr(Optimiser, "step", stepped)
+        patch.setattr(Run, "answers", answered)
+
+
+@pytest.fixture
+def train(table: Table, tmp_path: Path) -> Callable[..., Run]:
+    def go(*, resume: bool = False) -> Run:
+        options = training.Options(folder=tmp_path / "cap", data="", resume=resume, quiet=True)
+        return training.train(table, ENDLESS, options, torch.device("cpu"), limit_s=LIMIT_S)
+
+    return go
+
+
+def of_phase(history: list[Epoch], phase: int) -> list[Epoch]:
+    return [epoch for epoch in history if epoch.phase == phase]
+
+
+@pytest.mark.parametrize("evaluation_s", [0.5, 6.0])
+def test_a_limited_training_is_evaluated_calibrated_and_written_in_time_and_wastes_little_of_it(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, evaluation_s: float
+) -> None:
+    hours = Hours(monkeypatch, evaluation_s=evaluation_s)
+    made = train()
+    # Time for writing is kept back, and three evaluations are reckoned a third longer than they take here.
+    kept_s = training.WRITING_S + 3 * 0.3 * evaluation_s
+    assert LIMIT_S - kept_s - 3 <= hours.now_s <= LIMIT_S - training.WRITING_S + 1
+    page = checkpoint.load(tmp_path / "cap")[1]
+    assert page.gains
+    assert page.history == tuple(made.history)
+    assert not (tmp_path / "cap" / resume.FILE).exists()
+
+
+def test_the_phases_share_the_time_by_their_work_and_end_with_the_rate_at_zero(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Hours(monkeypatch)
+    made = train()
+    first, second = (of_phase(made.history, phase) for phase in (1, 2))
+    # As many photos in both, of which one in phase 2 costs PHASE_2_COST.
+    share = 1 / (1 + training.PHASE_2_COST)
+    assert first[-1].seconds == pytest.approx((LIMIT_S - training.WRITING_S) * share, abs=2)
+    for epochs in (first, second):
+        rates = [epoch.rate for epoch in epochs[1:]]
+        assert max(rates) > 0.5 * epochs[0].rate
+        assert rates[-1] == pytest.approx(0.0, abs=1e-3 * max(rates))
+
+
+def test_with_resume_the_time_that_was_spent_counts(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write = resume.write
+    written: list[int] = []
+
+    def stop_twice(folder: Path, saved: resume.Saved) -> None:
+        write(folder, saved)
+        written.append(saved.progress.phase)
+        # In the middle of phase 1, and then of phase 2.
+        if len(written) == 8 or written.count(2) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "write", stop_twice)
+    spent_s = 0.0
+    for start_s in (0.0, 5_000.0, 90_000.0):
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            hours = Hours(patch, start_s=start_s)
+            made = train(resume=start_s > 0)
+        spent_s += hours.now_s - start_s
+    assert written.count(2) > 3
+    assert 0.9 * LIMIT_S <= spent_s <= LIMIT_S
+    first, second = (of_phase(made.history, phase) for phase in (1, 2))
+    assert first[-1].seconds == pytest.approx((LIMIT_S - training.WRITING_S) / (1 + training.PHASE_2_COST), abs=2)
+    # After the climb the rate falls without a jump where the training was interrupted.
+    for epochs in (first, second):
+        rates = [epoch.rate for epoch in epochs]
+        peak = rates.index(max(rates))
+        assert rates[peak:] == sorted(rates[peak:], reverse=True)
+        assert max(-np.diff(rates[peak:])) < 0.3 * rates[peak]
+    assert made.resumed_s == pytest.approx(spent_s - (hours.now_s - 90_000), abs=2)
+
+
+def two_categories(folder: Path) -> Path:
+    """Hat has twice the photos of Cap."""
+
+    def add(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [*rows[:24], *(row | {"Category": "Hat"} for row in rows)]
+
+    both = write_data(folder, count=48, edit=add)
+    names = '["colour", "shade"]'
+    listed = [{"Category": name, "No_of_attribute": "2", "Attribute_list": names} for name in ("Cap", "Hat")]
+    write_csv(both / "category_attributes.csv", listed)
+    return both
+
+
+def test_two_categories_are_done_in_real_time_the_larger_with_more_of_it(tmp_path: Path) -> None:
+    both, out = two_categories(tmp_path / "both"), tmp_path / "out"
+    start = time.monotonic()
+    assert run(both, out, "--max-hours", str(12 / 3600), preset="endless") == 0
+    took_s = time.monotonic() - start
+    # A busy machine may hold up a step, an evaluation or a file by as much as it likes: a quarter more is let pass.
+    assert 6 <= took_s <= 15
+    cap, hat = (checkpoint.read(out / slug) for slug in ("cap", "hat"))
+    assert cap.gains and hat.gains
+    seconds = [sum({e.phase: e.seconds for e in page.history}.values()) for page in (cap, hat)]
+    assert 1.2 * seconds[0] < seconds[1]
+    assert all(page.history[-1].rate < 0.1 * TINY.phase2.heads_lr for page in (cap, hat))
+
+
+def test_a_limit_that_is_over_before_it_begins_leaves_a_checkpoint_all_the_same(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    assert run(data_folder, tmp_path, "--max-hours", "1e-6") == 0
+    _, page = checkpoint.load(tmp_path / "cap")
+    assert page.metrics and page.gains
+    assert [(epoch.phase, epoch.steps) for epoch in page.history] == [(1, 0), (2, 0)]
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "inf", "nan", "soon"])
+def test_hours_that_are_none_are_refused(
+    data_folder: Path, tmp_path: Path, hours: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(data_folder, tmp_path, f"--max-hours={hours}")
+    assert "argument --max-hours: must be " in capsys.readouterr().err
+
+
+# Whole after whatever stops it
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    assert run(data_folder, out, "--max-steps", "9") == 0
+    return out / "cap"
+
+
+def test_a_loss_that_became_no_number_leaves_the_last_epoch_to_be_served_and_to_go_on_from(
+    data_folder: Path,
+    tmp_path: Path,
+    uninterrupted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls: list[None] = []
+
+    def spoilt(*args: object, **options: object) -> torch.Tensor:
+        calls.append(None)
+        loss = losses.masked_cross_entropy(*args, **options)
+        return loss * torch.nan if len(calls) == 5 else loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "masked_cross_entropy", spoilt)
+        assert run(data_folder, tmp_path, "--max-steps", "9") == 2
+    assert "error: the loss became nan: the last checkpoint that was written is kept\n" in capsys.readouterr().err
+    _, page = checkpoint.load(tmp_path / "cap")
+    assert [epoch.epoch for epoch in page.history] == [0, 1]
+    assert run(data_folder, tmp_path, "--max-steps", "9", "--resume") == 0
+    assert same_weights(tmp_path / "cap", uninterrupted)
+
+
+def test_a_disk_that_is_full_in_the_middle_leaves_the_last_epoch_to_be_served_and_to_go_on_from(
+    data_folder: Path,
+    tmp_path: Path,
+    uninterrupted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    largest_file: Callable[[int], AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write, save = resume.write, checkpoint.save
+    for name, module, real in (("write", resume, write), ("save", checkpoint, save)):
+        calls: list[None] = []
+
+        def full(*args: object, real: Callable[..., None] = real, calls: list[None] = calls) -> None:
+            calls.append(None)
+            with largest_file(100_000) if len(calls) == 2 else nullcontext():
+                real(*args)
+
+        out = tmp_path / name
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            assert run(data_folder, out, "--max-steps", "9") == 2
+        said = capsys.readouterr().err
+        assert f"error: cannot write the checkpoint in {out / 'cap'}: " in said
+        assert "too large" in said
+        _, page = checkpoint.load(out / "cap")
+        assert [epoch.epoch for epoch in page.history] == [0, 1]
+        assert not list((out / "cap").glob(".*"))
+        assert run(data_folder, out, "--max-steps", "9", "--resume") == 0
+        assert same_weights(out / "cap", uninterrupted)
+
+
+def test_an_interrupted_training_says_how_to_go_on(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = resume.write
+
+    def then_stop(folder: Path, saved: resume.Saved) -> None:
+        write(folder, saved)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "write", then_stop)
+    assert fit.main(["--data", str(data_folder), "--preset", "tiny", "--out", str(tmp_path)]) == 130
+    assert f"{tmp_path / 'cap'} holds the last whole epoch: go on with --resume\ninterrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("before", "after"), [("1", "2"), ("2", "1"), ("", "1"), ("", "2"), ("1", "")])
+def test_a_state_of_other_phases_is_not_gone_on_with(
+    data_folder: Path,
+    tmp_path: Path,
+    uninterrupted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    before: str,
+    after: str,
+) -> None:
+    def alone(phase: str) -> list[str]:
+        return ["--phase", phase] if phase else []
+
+    (tmp_path / "cap").mkdir()
+    for name in (checkpoint.PAGE, checkpoint.WEIGHTS):
+        (tmp_path / "cap" / name).write_bytes((uninterrupted / name).read_bytes())
+    write = resume.write
+
+    def then_stop(folder: Path, saved: resume.Saved) -> None:
+        write(folder, saved)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "write", then_stop)
+        assert run(data_folder, tmp_path, "--max-steps", "9", *alone(before)) == 130
+    weights = (tmp_path / "cap" / checkpoint.WEIGHTS).read_bytes()
+    assert run(data_folder, tmp_path, "--max-steps", "9", "--resume", *alone(after)) == 2
+    assert "was begun with other data or settings\nstart anew with: rm " in capsys.readouterr().err
+    assert (tmp_path / "cap" / checkpoint.WEIGHTS).read_bytes() == weights
+
+
+def test_a_training_whose_state_was_removed_is_not_taken_for_finished(
+    data_folder: Path, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = resume.write
+
+    def then_stop(folder: Path, saved: resume.Saved) -> None:
+        write(folder, saved)
+        if saved.progress.history[-1].epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "write", then_stop)
+        assert run(data_folder, tmp_path, "--max-steps", "9") == 130
+    (tmp_path / "cap" / resume.FILE).unlink()
+    assert run(data_folder, tmp_path, "--max-steps", "9", "--resume") == 0
+    assert same_weights(tmp_path / "cap", uninterrupted)
+
+
+def test_two_trainings_do_not_write_to_one_folder(
+    data_folder: Path,
+    tmp_path: Path,
+    uninterrupted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(checkpoint, "LOCK_S", 0.1)
+    with checkpoint.held(tmp_path / "cap"):
+        assert run(data_folder, tmp_path, "--max-steps", "9") == 2
+    said = (
+        f"error: another training is writing to {tmp_path / 'cap'}\nwait for it, or choose another folder with: --out"
+    )
+    assert said in capsys.readouterr().err
+    assert run(data_folder, tmp_path, "--max-steps", "9") == 0
+    assert same_weights(tmp_path / "cap", uninterrupted)
+
+
+# Phase 2 from a checkpoint
+
+
+def test_phase_2_keeps_the_curve_of_phase_1(data_folder: Path, tmp_path: Path) -> None:
+    assert run(data_folder, tmp_path, "--phase", "1", "--max-steps", "3") == 0
+    assert run(data_folder, tmp_path, "--phase", "2", "--max-steps", "3") == 0
+    page = checkpoint.read(tmp_path / "cap")
+    assert [(epoch.phase, epoch.steps) for epoch in page.history] == [(1, 0), (1, 3), (2, 0), (2, 3)]
+
+
+def test_phase_2_of_a_checkpoint_of_a_newer_version_asks_for_an_upgrade(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(data_folder, tmp_path, "--phase", "1", "--max-steps", "1") == 0
+    page = tmp_path / "cap" / checkpoint.PAGE
+    page.write_text(json.dumps(json.loads(page.read_text()) | {"version": 99}))
+    before = page.read_bytes()
+    assert run(data_folder, tmp_path, "--phase", "2") == 2
+    assert "has version 99, this one reads up to 1\nupgrade with: pip install" in capsys.readouterr().err
+    assert page.read_bytes() == before
+
+
+# Where it writes
+
+
+def test_a_folder_that_may_only_be_read_is_told_before_training(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(**options: object) -> None:
+        raise OSError(30, os.strerror(30))
+
+    # Root may write anywhere that is not a disk mounted so.
+    monkeypatch.setattr(checkpoint.tempfile, "TemporaryFile", read_only)
+    assert run(data_folder, tmp_path) == 2
+    said = f"error: cannot write the checkpoint in {tmp_path / 'cap'}: Read-only file system\n"
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_training_that_comes_to_nothing_leaves_no_folder(data_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing came of it"), checkpoint.held(tmp_path / "some" / "where" / "cap"):
+        raise UserError("nothing came of it")
+    assert not list(tmp_path.iterdir())
