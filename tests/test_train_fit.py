@@ -113,6 +113,13 @@ def test_a_number_of_epochs_overrides_the_presets(data: Path, tmp_path: Path) ->
     assert checkpoint.read(tmp_path / "cap").preset.phase1.epochs == 1
 
 
+@pytest.mark.parametrize("balance", ["weights", "logits"])
+def test_a_balance_of_classes_overrides_the_presets_in_both_phases(data: Path, tmp_path: Path, balance: str) -> None:
+    assert run(data, tmp_path, "--balance", balance, "--max-steps", "1", "--quiet") == 0
+    preset = checkpoint.read(tmp_path / "cap").preset
+    assert (preset.phase1.balance, preset.phase2.balance) == (balance, balance)
+
+
 def test_a_weights_file_overrides_the_presets(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(data, tmp_path, "--weights", str(tmp_path / "none.safetensors")) == 2
     assert f"no weights file at {tmp_path / 'none.safetensors'}" in refused(capsys)

@@ -10,6 +10,7 @@ from runtime.errors import UserError
 MISSING = -1
 """The label of an attribute that nobody typed."""
 PHASES = (1, 2)
+Balance = Literal["none", "weights", "logits"]
 
 
 def _check(holds: bool, message: str) -> None:
@@ -83,7 +84,7 @@ class PhaseConfig:
     """Share of the steps in which the rate climbs; cosine only."""
     clip_norm: float = 1.0
     label_smoothing: float = 0.0
-    balance: Literal["none", "weights", "logits"] = "none"
+    balance: Balance = "none"
     """For rare classes: weigh their labels more, or add the log of each class's share to the logits of the loss."""
     mmd_weight: float = 0.0
     target_batch: int = 0

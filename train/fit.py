@@ -12,12 +12,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from runtime.bundle import slug_of
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.terminal import note, positive, print_table
-from train.config import PRESETS, Preset, preset
+from train.config import PRESETS, Balance, Preset, preset
 
 if TYPE_CHECKING:
     from train.run import Run
@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=positive, metavar="N", help="of phase 1 (default: the preset's)")
     parser.add_argument("--batch", type=positive, metavar="N", help="photos a step (default: the preset's)")
     parser.add_argument("--passes", type=positive, metavar="N", help="divide each step: less memory, same gradients")
+    parser.add_argument(
+        "--balance",
+        choices=get_args(Balance),
+        help="for rare classes: weigh their labels more, or shift the loss's logits by each class's share "
+        "(default: the preset's)",
+    )
     parser.add_argument("--max-steps", type=positive, metavar="N", help="end each phase after N steps")
     parser.add_argument("--max-hours", type=_hours, metavar="H", help="be done, evaluated and written, in that time")
     parser.add_argument("--target-photos", type=Path, metavar="DIR", help="unlabelled photos like those to come")
@@ -150,7 +156,12 @@ def _chosen(args: argparse.Namespace) -> Preset:
     try:
         model = replace(chosen.model, size=args.size or chosen.model.size)
         first, second = (
-            replace(phase, batch=args.batch or phase.batch, passes=args.passes or phase.passes)
+            replace(
+                phase,
+                batch=args.batch or phase.batch,
+                passes=args.passes or phase.passes,
+                balance=args.balance or phase.balance,
+            )
             for phase in (chosen.phase1, chosen.phase2)
         )
         first = replace(first, epochs=args.epochs or first.epochs)
