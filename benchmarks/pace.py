@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from runtime.bundle import Preprocess
+from runtime.terminal import Bar
 from train import network, phases
 from train.config import PhaseConfig, Preset
 from train.run import Run
@@ -43,7 +44,7 @@ def measure(table: Table, preset: Preset) -> Pace:
     def photo_s(number: int, phase: PhaseConfig) -> float:
         moments: list[float] = []
         run = _run(table, preset)
-        run.advance = lambda amount: moments.append(time.monotonic())
+        run.bar = Bar(lambda amount, state: moments.append(time.monotonic()) if amount else None)
         phases.train(run, number)
         steps = [after - before for before, after in itertools.pairwise(moments[WARMUP:])]
         return statistics.median(steps) / phase.batch

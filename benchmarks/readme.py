@@ -70,7 +70,8 @@ def speed() -> str:
     latest: dict[str, dict[str, object]] = {}
     for path in sorted(RESULTS.glob("*_*_????-??-??.json")):
         record = json.loads(path.read_text()) | {"file": path.name}
-        latest[record["model"]] = record
+        if "ours_images_per_s" in record:
+            latest[record["model"]] = record
     lines = [
         f"| {name} | {record['what']} | {record['ours_images_per_s']:.1f} | {record['theirs_images_per_s']:.1f} "
         f"| **{record['ratio']:.1f}x** | {record['machine']} | [file](benchmarks/results/{record['file']}) |"

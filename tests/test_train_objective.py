@@ -34,12 +34,14 @@ EMPTY = Batch(torch.empty(0), torch.empty(0), torch.empty(0), torch.empty(0), []
 @pytest.fixture(scope="module", autouse=True)
 def float64() -> Iterator[None]:
     """Float64 throughout, from photos to weights: the order of additions is then worth 1e-14, and a mistake is not."""
-    inputs = Run.inputs
+    inputs, threads = Run.inputs, torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "inputs", lambda run, batch: inputs(run, batch).double())
         yield
     torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def test_a_plateau_lowers_the_rate_when_the_loss_stops_falling() -> None:
     for loss in (1.0, *[0.9] * 5):
         optimiser.step()
         optimiser.epoch_ended(loss)
-    assert optimiser.rate == pytest.approx(0.1)
+    assert optimiser.rate == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])

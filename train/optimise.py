@@ -15,7 +15,7 @@ from train.config import PhaseConfig
 from train.network import FacetModel
 
 # Epochs without a better validation loss after which a plateau has been reached, as in the reference system.
-PATIENCE = 3
+PATIENCE, FACTOR = 2, 0.5
 # Steps after which an average has forgotten the start half-way; fewer steps have a shorter memory.
 AVERAGE_WARMUP = 20
 
@@ -48,7 +48,7 @@ class Optimiser:
         self._adamw = torch.optim.AdamW(list(groups))
         self._rates = [group["lr"] for group in self._adamw.param_groups]
         self._scaler = torch.amp.GradScaler(enabled=half)
-        self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self._adamw, patience=PATIENCE)
+        self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self._adamw, factor=FACTOR, patience=PATIENCE)
         self._follow()
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +55,8 @@ def digest(run: Run) -> str:
     """What makes two trainings the same one."""
     table = run.table
     told = [run.preset, run.seed, run.max_steps, run.phase]
-    seen = [table.categories, table.ids, table.splits.tolist(), list(map(os.fspath, table.targets))]
+    # Names, not paths: a folder may be named from elsewhere, or have been moved.
+    seen = [table.categories, table.ids, table.splits.tolist(), [path.name for path in table.targets]]
     return hashlib.sha256(msgspec.json.encode([told, seen]) + table.labels_NL.tobytes()).hexdigest()
 
 
