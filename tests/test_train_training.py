@@ -392,6 +392,27 @@ def test_a_folder_that_may_only_be_read_is_told_before_training(
     assert not list(tmp_path.iterdir())
 
 
+def test_names_that_are_not_utf_8_are_trained_from_and_not_written_to(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Renamed, since OpenCV cannot write to such a name.
+    folder = write_data(tmp_path / "plain", count=100).rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    lost = folder / "train_images" / "000005.jpg"
+    lost.write_bytes(b"not an image")
+    out = tmp_path / "out"
+    assert run(folder, out, "--max-steps", "1") == 1
+    assert checkpoint.read(out / "cap").provenance["data"] == f"{tmp_path}/caf\\xe9"
+    assert run(folder, tmp_path / os.fsdecode(b"\xe9")) == 2
+    assert "its name is not UTF-8" in capfd.readouterr().err
+
+
+def test_a_path_that_is_not_utf_8_survives_the_state_of_a_training() -> None:
+    for name in (b"caf\xe9 1.jpg", "café%20.jpg".encode(), b"/a/b.jpg"):
+        path = Path(os.fsdecode(name))
+        assert resume.unquoted(resume.quoted(path)) == path
+        assert resume.quoted(path).isascii()
+
+
 def test_a_training_that_comes_to_nothing_leaves_no_folder(data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing came of it"), checkpoint.held(tmp_path / "some" / "where" / "cap"):
         raise UserError("nothing came of it")

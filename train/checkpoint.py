@@ -172,6 +172,10 @@ def check_writable(folder: Path) -> None:
     """UserError unless a checkpoint can be written in `folder`: better known before training than after."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
+        os.fspath(folder).encode()
+    except UnicodeEncodeError:
+        raise unwritable(folder, ValueError("its name is not UTF-8, as TensorBoard's files need it")) from None
+    try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as err:

@@ -83,7 +83,8 @@ def fit(args: argparse.Namespace, started: float) -> int:
                 limit_s = left_s * work[index] / sum(work[index:])
             options = training.Options(
                 folder=args.out / slug_of(table.name),
-                data=os.fspath(args.data),
+                # A folder's name need not be UTF-8, as a checkpoint's page is.
+                data=os.fsencode(args.data).decode(errors="backslashreplace"),
                 phase=args.phase,
                 max_steps=args.max_steps,
                 seed=args.seed,

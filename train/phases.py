@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from train.metrics import Score, mean_hm
 from train.network import FacetModel, Output
 from train.objective import Means, Objective
 from train.optimise import Average, Optimiser
-from train.resume import Progress, Saved, digest
+from train.resume import Progress, Saved, digest, quoted, unquoted
 from train.run import Run
 
 # Photos from which BatchNorm takes its statistics.
@@ -64,7 +63,7 @@ class State:
                 optimiser=values,
                 scores=tuple(self.best.scores),
                 history=tuple(self.run.history),
-                unreadable=tuple(sorted(map(str, self.run.unreadable))),
+                unreadable=tuple(sorted(map(quoted, self.run.unreadable))),
             ),
             tensors={
                 "model": self.run.model.state_dict(),
@@ -82,7 +81,7 @@ class State:
         self.best.load(saved.tensors["best"], list(saved.progress.scores))
         self.optimiser.load_state(saved.tensors.get("optimiser", {}), saved.progress.optimiser)
         self.run.history[:] = saved.progress.history
-        self.run.unreadable |= set(map(Path, saved.progress.unreadable))
+        self.run.unreadable |= set(map(unquoted, saved.progress.unreadable))
         self.clock.spent_s = self.run.history[-1].seconds
         self.clock.reserve_s = saved.progress.reserve_s
         self.run.bar(self.optimiser.taken)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 
@@ -56,8 +58,18 @@ def digest(run: Run) -> str:
     table = run.table
     told = [run.preset, run.seed, run.max_steps, run.phase]
     # Names, not paths: a folder may be named from elsewhere, or have been moved.
-    seen = [table.categories, table.ids, table.splits.tolist(), [path.name for path in table.targets]]
+    seen = [table.categories, table.ids, table.splits.tolist(), [quoted(Path(path.name)) for path in table.targets]]
     return hashlib.sha256(msgspec.json.encode([told, seen]) + table.labels_NL.tobytes()).hexdigest()
+
+
+def quoted(path: Path) -> str:
+    """A path as text that JSON takes: a file's name need not be UTF-8."""
+    return quote_from_bytes(os.fsencode(path), safe="/ ")
+
+
+def unquoted(text: str) -> Path:
+    """The path that `quoted` gave as text."""
+    return Path(os.fsdecode(unquote_to_bytes(text)))
 
 
 def write(folder: Path, saved: Saved) -> None:
