@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-steps", type=positive, metavar="N", help="end each phase after N steps")
     parser.add_argument("--max-hours", type=_hours, metavar="H", help="be done, evaluated and written, in that time")
     parser.add_argument("--target-photos", type=Path, metavar="DIR", help="unlabelled photos like those to come")
-    parser.add_argument("--compile", action="store_true", help="phase 1 through torch.compile: pays on a GPU")
+    parser.add_argument("--compile", action="store_true", help="phase 1 through torch.compile: meant for GPUs")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
     parser.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: %(default)s")
