@@ -78,7 +78,7 @@ def test_all_heads_in_one_pass_beside_the_references_loop_over_attributes(
             "one_pass_s": record.rounded(tuple(one_pass_s)),
             "one_by_one_s": record.rounded(tuple(one_by_one_s)),
         }
-        record.keep(head | {"ratio": record.rounded(ratio)}, body, full=False, load_before=load_before)
+        record.keep(head | {"ratio": record.rounded(ratio)}, body, full=True, load_before=load_before)
     assert ratio <= AT_MOST
 
 
