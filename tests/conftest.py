@@ -46,6 +46,28 @@ tiny (uint8[B, {side}, {side}, 3] images) => ({outputs}, float[B, 3] features) {
 """
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """The same additions in the same order, whatever else the machine does."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny_preset(one_thread: None) -> Iterator[None]:
+    """`--preset tiny`, on one thread."""
+    from tests.train_parts import TINY
+    from train.config import PRESETS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", TINY)
+        yield
+
+
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def cpu_engine(request: pytest.FixtureRequest) -> str:
     """Each engine of the CPU in turn, where it is installed."""

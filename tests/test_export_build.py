@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
 
 from export import artifacts, build, parity
@@ -23,25 +22,16 @@ from runtime.bundle import Artifact, Bundle, State, Verdict
 from runtime.engines import ENGINES
 from runtime.engines.cuda import why_no_gpu
 from runtime.predictor import Predictor
-from tests.train_parts import CATEGORY, TINY, write_data
+from tests.train_parts import CATEGORY, write_data
 from train import checkpoint, fit
 from train import data as tables
-from train.config import PRESETS
 
 needs_rtx = pytest.mark.skipif(not ENGINES["tensorrt-rtx"].installed(), reason="tensorrt-rtx is not installed")
 IMPOSSIBLE = Limits(probability=0.0, agreement=1.0, slot=0.0)
 """No artifact but a bit-for-bit copy of PyTorch keeps these."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_preset() -> Iterator[None]:
-    """`--preset tiny`, and one thread, so that the same additions come in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", TINY)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("tiny_preset")
 
 
 @pytest.fixture(scope="module")

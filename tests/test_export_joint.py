@@ -7,13 +7,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from export import artifacts, build, precision
 from export.parity import LIMITS
@@ -22,9 +20,8 @@ from runtime.bundle import Routes
 from runtime.engines import ENGINES, EngineOptions, open_engine
 from runtime.errors import UserError
 from runtime.predictor import Predictor
-from tests.train_parts import CATEGORY, TINY, TOPS, write_csv, write_two
+from tests.train_parts import CATEGORY, TOPS, write_csv, write_two
 from train import checkpoint, fit
-from train.config import PRESETS
 
 OUTPUTS = [
     "Router/Category",
@@ -37,15 +34,7 @@ ROUTES = Routes(attribute="Category", to={"Cap": "Cap", TOPS.name: TOPS.name})
 TEMPERATURES = {"Router/Category": 0.7, "Cap/colour": 1.5, f"{TOPS.name}/print or pattern": 0.8}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_preset() -> Iterator[None]:
-    """`--preset tiny`, and one thread, so that the same additions come in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", TINY)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("tiny_preset")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,11 @@ import pytest
 import torch
 
 from export import build
-from tests.train_parts import CATEGORY, TINY, write_data
+from tests.train_parts import CATEGORY, write_data
 from train import checkpoint, evaluate, fit
-from train.config import PRESETS
 from train.metrics import COLUMNS, Score
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_preset() -> Iterator[None]:
-    """`--preset tiny`, and one thread, so that the same additions come in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", TINY)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("tiny_preset")
 
 
 @pytest.fixture(autouse=True)

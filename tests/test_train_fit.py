@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import timm
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,16 +18,7 @@ from train import checkpoint, fit
 from train.config import PRESETS
 from train.metrics import mean_baseline_hm, mean_hm
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_preset() -> Iterator[None]:
-    """`--preset tiny`, and one thread, so that the same additions come in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", TINY)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("tiny_preset")
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,11 @@ KILLS = 5
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The same additions in the same order, in this process as in those that are killed."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def one_thread_everywhere(one_thread: None) -> Iterator[None]:
+    """In the processes that are killed as in this one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

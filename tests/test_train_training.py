@@ -32,15 +32,11 @@ ENDLESS = replace(TINY, phase1=replace(TINY.phase1, epochs=100_000), phase2=repl
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny_presets() -> Iterator[None]:
-    """`--preset tiny` and `--preset endless`, and one thread, so that the same additions come in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def endless_preset(tiny_preset: None) -> Iterator[None]:
+    """`--preset endless` beside `--preset tiny`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", TINY)
         patch.setitem(PRESETS, "endless", ENDLESS)
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train import batchnorm, network, optimise, processes
+from train import batchnorm, memory, network, optimise, processes
 from train.best import BestEpoch, BestHeads
 from train.clock import Clock
 from train.curves import Epoch
@@ -104,6 +104,7 @@ def train(
         keep: called after each epoch.
         evaluations: how many follow the last step and must fit into the time, the phase's own among them.
     """
+    memory.keep_freed()
     clock = clock or Clock()
 
     def gone() -> float:

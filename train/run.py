@@ -17,7 +17,7 @@ from torch import Tensor
 from runtime.bundle import Preprocess
 from runtime.errors import UserError
 from runtime.terminal import Bar
-from train import data, memory, metrics, processes
+from train import data, metrics, processes
 from train.config import MISSING, PhaseConfig, Preset
 from train.curves import Epoch
 from train.metrics import Score
@@ -50,9 +50,6 @@ class Run:
     history: list[Epoch] = field(default_factory=list)
     resumed_s: float = 0.0
     """Spent before an interruption."""
-
-    def __post_init__(self) -> None:
-        memory.keep_freed()
 
     def rows(self, phase: PhaseConfig) -> np.ndarray:
         """The rows that a phase trains on."""
