@@ -16,7 +16,7 @@ import torch
 
 from runtime.bundle import Preprocess
 from runtime.terminal import Bar
-from train import network, phases
+from train import memory, network, phases
 from train.config import PhaseConfig, Preset
 from train.run import Run
 from train.table import Table
@@ -29,19 +29,20 @@ PHASE_2_AT_MOST = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds, on an idle machine."""
+    """Seconds a photo, on an idle machine."""
 
     phase1_s: float
-    """A photo in a step of phase 1, with its share of what a step costs beside."""
+    """In a step of phase 1, with its share of what a step costs beside."""
     phase2_s: float
-    photo_s: float
-    """A photo in an evaluation."""
+    evaluation_s: float
 
 
 def measure(table: Table, preset: Preset) -> Pace:
     """The pace of a recipe on a table; takes about two minutes of an idle machine."""
+    # As training has it: else the first recipe measured in a process would pay for what the next ones get free.
+    memory.keep_freed()
 
-    def photo_s(number: int, phase: PhaseConfig) -> float:
+    def step_s(number: int, phase: PhaseConfig) -> float:
         moments: list[float] = []
         run = _run(table, preset)
         run.bar = Bar(lambda amount, state: moments.append(time.monotonic()) if amount else None)
@@ -57,35 +58,47 @@ def measure(table: Table, preset: Preset) -> Pace:
         run.evaluate(run.model)
         evaluations_s.append(time.monotonic() - started)
     return Pace(
-        phase1_s=photo_s(1, preset.phase1),
-        phase2_s=photo_s(2, preset.phase2),
-        photo_s=min(evaluations_s) / len(table.rows("val")),
+        phase1_s=step_s(1, preset.phase1),
+        phase2_s=step_s(2, preset.phase2),
+        evaluation_s=min(evaluations_s) / len(table.rows("val")),
     )
 
 
-def fitted(table: Table, preset: Preset, pace: Pace, seconds: float) -> tuple[Preset, float]:
-    """The preset with as many whole epochs of its plan as come nearest to the time, and the seconds they take."""
-    evaluation_s = pace.photo_s * len(table.rows("val"))
+def fitted(
+    table: Table, preset: Preset, pace: Pace, seconds: float, *, alone: int | None = None
+) -> tuple[Preset, float]:
+    """The preset with as many whole epochs of its plan as come nearest to the time, and the seconds they take.
+
+    Args:
+        alone: the one phase to run; both by default.
+    """
+    evaluation_s = pace.evaluation_s * len(table.rows("val"))
+
+    def photos(phase: PhaseConfig) -> int:
+        return len(table.rows("train", complete=phase.complete_rows))
 
     def epoch_s(phase: PhaseConfig, photo_s: float) -> float:
-        return photo_s * len(table.rows("train", complete=phase.complete_rows)) + evaluation_s
+        return photo_s * photos(phase) + evaluation_s
 
     def planned(phase: PhaseConfig) -> int:
-        rows = len(table.rows("train", complete=phase.complete_rows))
-        return max(phase.epochs, -(-phase.min_steps * phase.batch // rows))
+        return max(phase.epochs, -(-phase.min_steps * phase.batch // photos(phase)))
 
-    # Each phase evaluates its start, and calibration the end.
-    left_s = seconds - 3 * evaluation_s
+    # Each phase evaluates its start, phase 1 after counting the photos' statistics; calibration evaluates the end.
+    looked_at = min(phases.BATCHNORM_PHOTOS, photos(preset.phase1))
+    fixed_s = (3 if alone is None else 2) * evaluation_s + pace.evaluation_s * looked_at
     second_s = epoch_s(preset.phase2, pace.phase2_s)
-    second = max(1, min(planned(preset.phase2), int(PHASE_2_AT_MOST * left_s / second_s)))
+    second = max(1, min(planned(preset.phase2), int(PHASE_2_AT_MOST * (seconds - fixed_s) / second_s)))
+    if alone == 1:
+        second = 0
     first_s = epoch_s(preset.phase1, pace.phase1_s)
-    first = max(1, min(planned(preset.phase1), round((left_s - second * second_s) / first_s)))
+    left_s = seconds - fixed_s - second * second_s
+    first = max(1, min(planned(preset.phase1), round(left_s / first_s)))
     made = replace(
         preset,
         phase1=replace(preset.phase1, epochs=first, min_steps=0),
-        phase2=replace(preset.phase2, epochs=second, min_steps=0),
+        phase2=replace(preset.phase2, epochs=max(1, second), min_steps=0),
     )
-    return made, 3 * evaluation_s + first * first_s + second * second_s
+    return made, fixed_s + first * first_s + second * second_s
 
 
 def _run(table: Table, preset: Preset) -> Run:

@@ -28,6 +28,7 @@ PACKAGES = (
     "opencv-python-headless",
     "onnx",
     "nncf",
+    "scikit-learn",
 )
 # What decides how fast a processor multiplies matrices, as Linux names it.
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")

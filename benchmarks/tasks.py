@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.bundle import replacing
+
 if TYPE_CHECKING:
     from train.table import Table
 
@@ -63,23 +65,22 @@ def prepare(source: Path) -> None:
 
 
 def tables_of(task: str, *, together: bool = False) -> list[Table]:
-    """The tables that a task trains on."""
+    """The tables that a task trains on: one a category, or all of them on one backbone."""
     from train import data
     from train.table import joint
 
     tables = data.read(BUILD / task, names=["Garment"] if task == GARMENT else [])
-    if task == GARMENT:
-        return tables
-    return [joint(tables)] if together else [table for table in tables if table.name != "Garment"]
+    mine = tables if task == GARMENT else [table for table in tables if table.name != "Garment"]
+    return [joint(mine)] if together else mine
 
 
 def _write(folder: Path, whole: Path, rows: Sequence[dict[str, str]]) -> None:
-    if (folder / "train.csv").exists():
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "train_images").symlink_to(whole / "train_images")
+    photos = folder / "train_images"
+    photos.unlink(missing_ok=True)
+    photos.symlink_to(whole / "train_images")
     shutil.copy(whole / "category_attributes.csv", folder)
-    with (folder / "train.csv").open("w", newline="") as file:
+    with replacing(folder / "train.csv") as beside, beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)

@@ -100,6 +100,34 @@ def test_another_epoch_shows_the_photos_in_another_order_and_changed_anew(make_r
     assert not pictures[0] & pictures[1]
 
 
+def test_phase_2_shows_the_photos_in_an_order_and_with_changes_of_its_own(make_run: Callable[..., Run]) -> None:
+    strong = replace(TINY.augment, probability=1.0)
+    preset = replace(
+        TINY,
+        phase1=replace(TINY.phase1, batch=18, mmd_weight=0.0),
+        phase2=replace(TINY.phase2, batch=18),
+        augment=strong,
+    )
+    run = make_run(preset)
+    phases = {1: preset.phase1, 2: preset.phase2}
+    shown = [
+        batch
+        for number, phase in phases.items()
+        for epoch in (0, 1)
+        for (batch,) in run.training_steps(phase, epoch, number=number)
+    ]
+    assert len({tuple(batch.rows_B.tolist()) for batch in shown}) == 4
+    pictures = [image.numpy().tobytes() for batch in shown for image in batch.images_BHWC]
+    assert len(set(pictures)) == len(pictures) == 72
+
+
+def test_without_an_mmd_term_no_photo_of_the_target_domain_is_fetched(make_run: Callable[..., Run]) -> None:
+    phase = replace(TINY.phase1, mmd_weight=0.0)
+    assert phase.target_batch
+    run = make_run(replace(TINY, phase1=phase))
+    assert not any(batch.is_target_B.any() for (batch,) in run.training_steps(phase, 0))
+
+
 def test_each_step_advances_the_bar_by_one(make_run: Callable[..., Run]) -> None:
     told: list[tuple[float, str]] = []
     run = make_run(max_steps=4)
@@ -198,7 +226,7 @@ def test_batchnorm_keeps_the_statistics_it_was_given_before_the_first_step(make_
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_reason(make_run: Callable[..., Run]) -> None:
     wild = replace(TINY, phase1=replace(TINY.phase1, heads_lr=1e30, backbone_lr=1e30, warmup=0.0))
-    with pytest.raises(UserError, match=r"the loss became (nan|inf): .*\ntry a smaller rate"):
+    with pytest.raises(UserError, match=r"the loss became (nan|inf): .*\ntrain anew with smaller rates: --rate 0\.3"):
         phases.train(make_run(wild), 1)
 
 
@@ -208,7 +236,9 @@ def test_weights_that_became_no_numbers_in_the_last_step_are_not_taken_for_the_b
     # The loss of the one step was fine: only the validation photos tell what it did.
     wild = replace(TINY, phase1=replace(TINY.phase1, heads_lr=1e30, backbone_lr=1e30, warmup=0.0))
     kept: list[phases.State] = []
-    with pytest.raises(UserError, match=r"the validation loss became nan: .*\ntry a smaller rate"):
+    with pytest.raises(
+        UserError, match=r"the validation loss became nan: .*\ntrain anew with smaller rates: --rate 0\.3"
+    ):
         phases.train(make_run(wild, max_steps=1), 1, keep=kept.append)
     assert not kept
 

@@ -1,6 +1,6 @@
-"""How far a score would move with other photos: the bootstrap, by photo, vectorised."""
+"""How far a score would move with other photos: the bootstrap, by photo or by group of them, vectorised."""
 
-# N rows, L attributes, S resamples, K classes of one attribute
+# N rows, G groups, L attributes, S resamples, K classes of one attribute
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def resampled_hm(
     answers_NL: np.ndarray,
     classes: Sequence[int],
     *,
+    groups_N: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> np.ndarray:
@@ -29,13 +30,18 @@ def resampled_hm(
     A resample draws photos, not labels: the attributes of one photo stay together, so that a mean over them has an
     interval too. A draw is a weight for each row, and what F1 is made of are sums over rows: one matrix product.
 
+    Photos of one sender often show one item, and then say together little more than one of them: with groups, whole
+    ones are drawn, as many as there are.
+
     Args:
         labels_NL: class indices, MISSING where there is none.
         answers_NL: the classes chosen; they count only where there is a label.
         classes: how many each attribute has.
+        groups_N: which rows belong together, by any names; None where each is on its own.
     """
     rng = np.random.default_rng(seed)
-    rows = len(labels_NL)
+    numbers_N = np.arange(len(labels_NL)) if groups_N is None else _numbered(groups_N)
+    groups = int(numbers_N.max()) + 1
     columns = [
         _columns(labels_N, answers_N, count)
         for labels_N, answers_N, count in zip(labels_NL.T, answers_NL.T, classes, strict=True)
@@ -43,11 +49,12 @@ def resampled_hm(
     every = np.concatenate(columns, 1)
     parts = []
     for start in range(0, resamples, CHUNK):
-        drawn_SN = rng.integers(rows, size=(min(CHUNK, resamples - start), rows))
+        drawn_SG = rng.integers(groups, size=(min(CHUNK, resamples - start), groups))
         # bincount of one draw after another, each in numbers of its own.
-        offsets_S1 = rows * np.arange(len(drawn_SN))[:, None]
-        weights_S = np.bincount((drawn_SN + offsets_S1).ravel(), minlength=rows * len(drawn_SN))
-        sums = weights_S.reshape(len(drawn_SN), rows).astype(np.float32) @ every
+        offsets_S1 = groups * np.arange(len(drawn_SG))[:, None]
+        weights_S = np.bincount((drawn_SG + offsets_S1).ravel(), minlength=groups * len(drawn_SG))
+        weights_SG = weights_S.reshape(len(drawn_SG), groups).astype(np.float32)
+        sums = weights_SG[:, numbers_N] @ every
         # float32 counts exactly up to 16 million; the divisions are to be as exact as scikit-learn's.
         ends = np.cumsum([column.shape[1] for column in columns])[:-1]
         parts.append(np.stack([_hm(part.astype(np.float64)) for part in np.split(sums, ends, axis=1)], 1))
@@ -58,6 +65,12 @@ def interval(values_S: np.ndarray) -> tuple[float, float]:
     """The percentile interval of LEVEL over the resamples that have a value."""
     low, high = np.nanquantile(values_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def _numbered(groups_N: np.ndarray) -> np.ndarray:
+    """The groups as 0, 1, 2 ... in the order they come, so that rows on their own are drawn as without groups."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups_N.tolist()))}
+    return np.array([numbers[group] for group in groups_N.tolist()])
 
 
 def _columns(labels_N: np.ndarray, answers_N: np.ndarray, count: int) -> np.ndarray:

@@ -135,7 +135,7 @@ def train(
         torch.manual_seed(abs(hash((run.seed, number, epoch, processes.rank()))))
         learner.mode()
         losses = Means()
-        for batches in run.training_steps(phase, epoch):
+        for batches in run.training_steps(phase, epoch, number=number):
             counts_L = objective.counts(batches)
             for batch in batches:
                 with learner.synchronised(batch is batches[-1]):

@@ -18,7 +18,7 @@ from runtime.bundle import Preprocess
 from runtime.errors import UserError
 from runtime.terminal import Bar
 from train import data, metrics, processes
-from train.config import MISSING, PhaseConfig, Preset
+from train.config import MISSING, PHASES, PhaseConfig, Preset
 from train.curves import Epoch
 from train.metrics import Score
 from train.network import FacetModel, normalise
@@ -69,19 +69,21 @@ class Run:
         """How many of them go through the training rows once."""
         return math.ceil(len(self.rows(phase)) / phase.batch)
 
-    def training_steps(self, phase: PhaseConfig, epoch: int) -> Iterator[list[Batch]]:
-        """One epoch: for each optimiser step this process's passes, shuffled training photos among the phase's
-        share of unlabelled photos of the target domain."""
-        rng = np.random.default_rng((self.seed, epoch))
+    def training_steps(self, phase: PhaseConfig, epoch: int, *, number: int = 1) -> Iterator[list[Batch]]:
+        """One epoch of the phase of that number: for each optimiser step this process's passes, shuffled training
+        photos among the phase's share of unlabelled photos of the target domain."""
+        # Neither the order nor the random changes of one phase come again in the other.
+        draw = len(PHASES) * epoch + number - 1
+        rng = np.random.default_rng((self.seed, draw))
         rows = rng.permutation(self.rows(phase))
-        targets = len(self.table.targets)
+        targets = len(self.table.targets) if phase.mmd_weight else 0
         parts = phase.passes * processes.world()
         groups: list[list[Item]] = []
         left = self.steps(phase) - epoch * self.steps_per_epoch(phase)
         for start in range(0, len(rows), phase.batch)[:left]:
-            items = [Item(int(row), epoch) for row in rows[start : start + phase.batch]]
+            items = [Item(int(row), draw) for row in rows[start : start + phase.batch]]
             drawn = rng.choice(targets, min(phase.target_batch, targets), replace=False)
-            unlabelled = [Item(int(index), epoch, target=True) for index in drawn]
+            unlabelled = [Item(int(index), draw, target=True) for index in drawn]
             # Both kinds are dealt out alike: each pass compares the two domains. And a pass holds the same photos in
             # several processes together as in one alone.
             begin = processes.rank() * phase.passes
