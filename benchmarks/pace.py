@@ -67,7 +67,7 @@ def measure(table: Table, preset: Preset) -> Pace:
 def fitted(
     table: Table, preset: Preset, pace: Pace, seconds: float, *, alone: int | None = None
 ) -> tuple[Preset, float]:
-    """The preset with as many whole epochs of its plan as come nearest to the time, and the seconds they take.
+    """The preset with as many whole epochs of its plan as the time holds, and the seconds they take.
 
     Args:
         alone: the one phase to run; both by default.
@@ -92,7 +92,7 @@ def fitted(
         second = 0
     first_s = epoch_s(preset.phase1, pace.phase1_s)
     left_s = seconds - fixed_s - second * second_s
-    first = max(1, min(planned(preset.phase1), round(left_s / first_s)))
+    first = max(1, min(planned(preset.phase1), int(left_s / first_s)))
     made = replace(
         preset,
         phase1=replace(preset.phase1, epochs=first, min_steps=0),

@@ -13,7 +13,7 @@ Tasks:
                 chosen on a fifth of the rest, and pooled over the folds; a fold's categories share its time
 
 The time is that of an idle machine: the pace of each recipe is measured first, and as many whole epochs of its plan as
-come nearest are trained (pace.py), all of them where the plan is shorter than the time.
+fit are trained (pace.py), all of them where the plan is shorter than the time.
 """
 
 from __future__ import annotations
