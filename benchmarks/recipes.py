@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import record, standings, tasks
 from benchmarks.probe import probe
-from benchmarks.standings import Key, Line
+from benchmarks.standings import GROUPS, SEARCHED, Key, Line
 from benchmarks.tasks import BY_EYE, GARMENT
 from runtime.bundle import ROUTER, replace_file
 from train.config import MISSING, PRESETS, Preset
@@ -150,22 +150,23 @@ def reference(rate: float) -> Recipe:
 
 def jobs(path: Path) -> Iterator[Job]:
     """Every run of the study, in an order in which an unfinished one says most."""
-    groups = ((GARMENT,), BY_EYE)
     named = recipes()
-    yield from (Job(recipe=None, task=task, seed=SEEDS[0]) for group in groups for task in group)
-    for group in groups:
-        yield from (Job(recipe=named["default"], task=task, seed=SEEDS[0]) for task in group)
-        yield from (Job(recipe=reference(rate), task=task, seed=SEEDS[0]) for rate in RATES for task in group)
-    for seed in SEEDS[1:]:
-        for group in groups:
-            yield from (Job(recipe=named["default"], task=task, seed=seed) for task in group)
+    yield from (Job(recipe=None, task=task, seed=SEEDS[0]) for group in GROUPS.values() for task in group)
+    for seed in SEEDS:
+        for group, members in GROUPS.items():
+            yield from (Job(recipe=named["default"], task=task, seed=seed) for task in members)
+            if seed == SEEDS[0]:
+                yield from (
+                    Job(recipe=reference(rate), task=task, seed=seed) for rate in RATES for task in SEARCHED[group]
+                )
             best = standings.best_rate(lines_of(path), RATES, group)
             if best is not None:
-                yield from (Job(recipe=reference(best), task=task, seed=seed) for task in group)
+                yield from (Job(recipe=reference(best), task=task, seed=seed) for task in members)
     for seed in ABLATION_SEEDS:
         yield from (Job(recipe=named[name], task=GARMENT, seed=seed) for name in ("no MMD", "phase 1 alone"))
-        names = ("complete rows", "no MMD", "phase 1 alone", "joint")
-        yield from (Job(recipe=named[name], task=task, seed=seed) for name in names for task in BY_EYE)
+    for names in (("complete rows", "joint"), ("no MMD", "phase 1 alone")):
+        for seed in ABLATION_SEEDS:
+            yield from (Job(recipe=named[name], task=task, seed=seed) for name in names for task in BY_EYE)
 
 
 def lines_of(path: Path) -> dict[Key, Line]:

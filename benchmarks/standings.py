@@ -18,6 +18,8 @@ Key = tuple[str, str, int]
 Line = Mapping[str, Any]
 Lines = Mapping[Key, Line]
 GROUPS = {GARMENT: (GARMENT,), "by eye": BY_EYE}
+SEARCHED = {GARMENT: (GARMENT,), "by eye": BY_EYE[:2]}
+"""The tasks, with seed 0, on whose validation photos the reference's rate is chosen."""
 REFERENCE = "reference"
 
 
@@ -58,10 +60,10 @@ ABLATION = (
 
 def summary(lines: Lines, rates: Sequence[float]) -> dict[str, Any]:
     """The standings, what sets recipes apart, and the ablation, for as many seeds as are complete."""
-    chosen = {group: best_rate(lines, rates, tasks) for group, tasks in GROUPS.items()}
+    chosen = {group: best_rate(lines, rates, group) for group in GROUPS}
     return {
         "rates_chosen": chosen,
-        "validation_hm_by_rate": {group: _by_rate(lines, rates, tasks) for group, tasks in GROUPS.items()},
+        "validation_hm_by_rate": {group: _by_rate(lines, rates, group) for group in GROUPS},
         "standings": [
             {"recipe": name, **{group: _spread(_by_seed(lines, answers, group, chosen)) for group in GROUPS}}
             for name, answers in STANDINGS.items()
@@ -77,14 +79,14 @@ def summary(lines: Lines, rates: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def best_rate(lines: Lines, rates: Sequence[float], tasks: Sequence[str]) -> float | None:
-    """The reference's rate of the highest mean HM on validation, over these tasks with seed 0; None before all ran."""
-    found = _by_rate(lines, rates, tasks)
+def best_rate(lines: Lines, rates: Sequence[float], group: str) -> float | None:
+    """The reference's rate of the highest mean HM on validation, in the group's search; None before that is over."""
+    found = _by_rate(lines, rates, group)
     return max(found, key=lambda rate: found[rate]) if len(found) == len(rates) else None
 
 
-def _by_rate(lines: Lines, rates: Sequence[float], tasks: Sequence[str]) -> dict[float, float]:
-    mine = {rate: [lines.get((f"{REFERENCE} {rate:g}", task, 0)) for task in tasks] for rate in rates}
+def _by_rate(lines: Lines, rates: Sequence[float], group: str) -> dict[float, float]:
+    mine = {rate: [lines.get((f"{REFERENCE} {rate:g}", task, 0)) for task in SEARCHED[group]] for rate in rates}
     return {
         rate: round(statistics.mean(line["validation_hm"] for line in of if line), 4)
         for rate, of in mine.items()
