@@ -26,6 +26,8 @@ SIDE = synthetic.SIDE
 # The network that costs least: what is left is what the data costs.
 NETWORK = ("--backbone", "test_efficientnet", "--weights", "none", "--size", str(SIDE))
 BATCH = 64
+# Of which some 60 % are for training where there are so few: two steps.
+LEAST_PHOTOS = 2 * BATCH
 PRECISION = "fp32"
 # What is asked of the full size: seconds from the command to the first step, and memory that stays as it is. Pages
 # that the trainer and its workers shared and wrote to since are some MB in an epoch; the rows' paths would be 30.
@@ -83,12 +85,16 @@ def parser() -> argparse.ArgumentParser:
         description="Write a data folder of the challenge's size, train an epoch on it, export, predict a submission "
         "and check it. Times, rates and memory are kept with the other results.",
     )
-    parser.add_argument("--photos", type=positive, default=synthetic.PHOTOS, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--photos", type=_at_least(LEAST_PHOTOS), default=synthetic.PHOTOS, metavar="N", help="default: %(default)s"
+    )
     parser.add_argument(
         "--test-photos", type=positive, default=synthetic.TEST_PHOTOS, metavar="N", help="default: %(default)s"
     )
     parser.add_argument("--apart", action="store_true", help="a model for each category (default: one for all)")
-    parser.add_argument("--max-steps", type=positive, metavar="N", help="end each training after N steps: a rehearsal")
+    parser.add_argument(
+        "--max-steps", type=_at_least(2), metavar="N", help="end each training after N steps: a rehearsal"
+    )
     parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=record.RESULTS, metavar="DIR", help="default: benchmarks/results/")
     return parser
@@ -217,6 +223,17 @@ def timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """An option's whole number; argparse shows what is raised."""
+
+    def parsed(text: str) -> int:
+        if (number := positive(text)) < least:
+            raise argparse.ArgumentTypeError(f"must be {least} or more, for a pace between two steps, got {number}")
+        return number
+
+    return parsed
 
 
 def _require_done(what: str, code: int) -> None:

@@ -122,6 +122,23 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, capsys: pytest.C
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-steps", "1"], "argument --max-steps: must be 2 or more, for a pace between two steps, got 1"),
+        (["--max-steps", "-3"], "argument --max-steps: must be 1 or more, got -3"),
+        (["--photos", "127"], "argument --photos: must be 128 or more, for a pace between two steps, got 127"),
+    ],
+)
+def test_a_training_of_one_step_is_refused_since_it_has_no_pace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        scale.main([*options, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "results")])
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("options", "models"), [([], 1), (["--apart"], 5)], ids=["joint", "apart"])

@@ -272,5 +272,7 @@ def test_6_phase_2_does_not_validate_on_rows_that_another_split_trained_on(
     folder = write_data(tmp_path / "data", edit=unsplit)
     assert train(folder, tmp_path / "out", "--phase", "1", "--max-steps", "1") == 0
     assert train(folder, tmp_path / "out", "--phase", "2", "--max-steps", "1", "--seed", "1") == 2
-    assert "trained the checkpoint in" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"have ids that trained the checkpoint in {tmp_path / 'out' / 'cap'}\n" in said
+    assert "if they are the same photos, take its split: --seed 0, " in said
     assert train(folder, tmp_path / "out", "--phase", "2", "--max-steps", "1") == 0

@@ -38,7 +38,7 @@ def test_each_quantity_has_a_line_in_each_phase_that_has_it() -> None:
         ("validation", 3),
         ("validation", 3),
     ]
-    assert [(line.name, len(line.points)) for line in mmd.lines] == [("training against validation", 3)]
+    assert [(line.name, len(line.points)) for line in mmd.lines] == [("training against target photos", 3)]
     assert [len(line.points) for line in hm.lines] == [3, 3]
     assert [name for *_, name in hm.phases] == ["phase 1", "phase 2"]
     # Phase 2 begins where phase 1 ended.

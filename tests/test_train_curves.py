@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from runtime.errors import UserError
 from train.curves import Epoch, EventFiles
 from train.metrics import Score
 
@@ -95,6 +99,34 @@ def test_a_training_that_goes_on_is_appended_to_its_curves(tmp_path: Path) -> No
             for number in numbers:
                 files.add(epoch(1, number))
     assert [step for step, _ in read(tmp_path / "phase1")["mean HM"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("written", [0, 2], ids=["from the start", "after two epochs"])
+def test_a_full_disk_is_one_error_that_names_the_folder_and_what_was_written_stays(
+    tmp_path: Path,
+    largest_file: Callable[[int], AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+    written: int,
+) -> None:
+    refusal = (
+        rf"^cannot write the learning curves in {re.escape(str(tmp_path))}: File too large\n"
+        r"put that right, then go on with: --resume$"
+    )
+    # The disk stays full until the files are closed, which is no second error.
+    with ExitStack() as full, EventFiles(tmp_path) as files:
+        for number in range(written):
+            files.add(epoch(1, number + 1))
+        (size,) = [path.stat().st_size for path in tmp_path.glob("phase1/*")] or [0]
+        full.enter_context(largest_file(size + 50))
+        with pytest.raises(UserError, match=refusal):
+            files.add(epoch(1, written + 1))
+    # A thread that writes would leave its traceback there.
+    assert capsys.readouterr() == ("", "")
+    if written:
+        assert [step for step, _ in read(tmp_path / "phase1")["mean HM"]] == [1, 2]
+        with EventFiles(tmp_path) as files:
+            files.add(epoch(1, 3))
+        assert [step for step, _ in read(tmp_path / "phase1")["mean HM"]] == [1, 2, 3]
 
 
 def test_tensorboard_is_imported_when_the_first_epoch_is_written() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from export import build
 from tests.train_parts import CATEGORY, write_data
-from train import checkpoint, evaluate, fit
+from train import answers, checkpoint, evaluate, fit
 from train.metrics import COLUMNS, Score
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
@@ -124,15 +127,85 @@ def test_score_gives_what_the_report_says(root: Path, data: Path) -> None:
 
 
 def test_a_split_that_was_drawn_by_a_seed_is_drawn_by_it_again(tmp_path: Path) -> None:
-    def unsplit(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-        return [{name: cell for name, cell in row.items() if name != "split"} for row in rows]
-
-    data, out = write_data(tmp_path / "data", edit=unsplit), tmp_path / "out"
+    data, out = write_data(tmp_path / "data", edit=without("split")), tmp_path / "out"
     options = ["--preset", "tiny", "--seed", "5", "--max-steps", "4", "--quiet", "--out", str(out)]
     assert fit.main(["--data", str(data), *options]) == 0
     (found,) = scores(out / "cap", data).values()
     # Another seed's validation photos were trained on.
     assert same(found, checkpoint.read(out / "cap").metrics)
+
+
+def test_a_split_that_nothing_gives_is_said_to_be_drawn_anew(
+    root: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_data(tmp_path / "data", edit=without("split"))
+    told = "the split was drawn anew by seed 0: photos that the model learnt from may be among these, unless"
+    said = []
+    for model, source in (("checkpoints", folder), ("bundles", folder), ("bundles", data)):
+        assert evaluate.main([str(root / model / "cap"), "--data", str(source), "--quiet"]) == 0
+        said.append((told in capsys.readouterr().err, told[1:] in Path("reports/cap/report.html").read_text()))
+    # A checkpoint keeps its own split.
+    assert said == [(False, False), (True, True), (False, False)]
+
+
+def without(column: str) -> Callable[[list[dict[str, str]]], list[dict[str, str]]]:
+    return lambda rows: [{name: cell for name, cell in row.items() if name != column} for row in rows]
+
+
+def test_photos_that_are_not_there_count_in_their_own_split_alone(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data(tmp_path / "data", count=120)
+    lost = data / "train_images" / "000001.jpg"  # of split train
+    lost.unlink()
+    model = str(root / "checkpoints" / "cap")
+    assert evaluate.main([model, "--data", str(data), "--quiet"]) == 0
+    assert "left out" not in capsys.readouterr().err
+    assert evaluate.main([model, "--data", str(data), "--quiet", "--split", "train"]) == 1
+    assert f"left out, not there: {lost}" in capsys.readouterr().err
+
+
+def test_photos_come_with_their_groups(root: Path, tmp_path: Path) -> None:
+    def sent(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row | {"group": "" if row["id"] == "20" else f"sender{index // 2}"} for index, row in enumerate(rows)]
+
+    with answers.opened(root / "bundles" / "cap") as model:
+        (plain,) = answers.answers(model, write_data(tmp_path / "plain"), "val", quiet=True)
+        (found,) = answers.answers(model, write_data(tmp_path / "data", edit=sent), "val", quiet=True)
+    assert len(set(plain.groups_N)) == len(plain.paths) == 6
+    assert found.groups_N.tolist() == ["sender9", "sender9", "id 20", "sender10", "sender11", "sender11"]
+
+
+def test_the_way_of_a_gpu_gives_the_answers_of_a_cpu_and_the_same_photos_lost(root: Path, tmp_path: Path) -> None:
+    def validate_all(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row | {"split": "train" if index < 6 else "val"} for index, row in enumerate(rows)]
+
+    data = write_data(tmp_path / "data", count=206, edit=validate_all)
+    lost = data / "train_images" / "000050.jpg"
+    lost.write_bytes(b"not an image")
+    with answers.opened(root / "checkpoints" / "cap") as model:
+        (expected,) = answers.answers(model, data, "val", quiet=True)
+        whole = partial(answers.by_workers, *checkpoint.load(model.folder), torch.device("cpu"))
+        (found,) = answers.answers(replace(model, whole_split=whole), data, "val", quiet=True)
+    assert found.lost == expected.lost
+    assert [(of.path, of.reason, bool(of.detail)) for of in found.lost] == [(lost, "unreadable", True)]
+    assert found.paths == expected.paths and len(found.paths) == 199
+    assert (found.labels_NL == expected.labels_NL).all()
+    for ours_NK, theirs_NK in zip(found.probabilities, expected.probabilities, strict=True):
+        np.testing.assert_allclose(ours_NK, theirs_NK, atol=1e-5)  # other batches, other additions
+
+
+@pytest.mark.gpu
+def test_a_checkpoint_answers_on_the_gpu_that_is_there(root: Path, data: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    with answers.opened(root / "checkpoints" / "cap") as model:
+        (found,) = answers.answers(model, data, "val", quiet=True)
+        (expected,) = answers.answers(answers._network(model.folder, torch.device("cpu")), data, "val", quiet=True)
+        assert model.whole_split is not None and model.attention is not None
+        assert model.attention(np.zeros((2, 64, 64, 3), np.uint8))["colour"].shape == (2, 2, 2)
+    for ours_NK, theirs_NK in zip(found.probabilities, expected.probabilities, strict=True):
+        np.testing.assert_allclose(ours_NK, theirs_NK, atol=0.05)  # bfloat16 has three digits
 
 
 @pytest.mark.parametrize("folder", ["checkpoints", "bundles"])

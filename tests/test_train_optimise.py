@@ -126,7 +126,9 @@ def test_a_stage_learns_at_its_share_of_the_next_ones_rate(model: FacetModel) ->
 def test_a_loss_that_is_no_number_is_refused_before_any_gradient() -> None:
     optimiser = of_one("cosine")
     (parameter,) = optimiser.parameters
-    with pytest.raises(UserError, match=r"the loss became nan: the last .* is kept\ntry a smaller rate"):
+    with pytest.raises(
+        UserError, match=r"the loss became nan: the last .* is kept\ntrain anew with smaller rates: --rate 0\.3"
+    ):
         optimiser.collect(parameter.sum() * torch.nan)
     assert parameter.grad is not None and parameter.grad.equal(torch.ones(2, 2))
 
@@ -136,7 +138,10 @@ def test_a_gradient_that_is_no_number_is_refused_before_it_gets_into_a_weight(va
     optimiser = of_one("cosine")
     (parameter,) = optimiser.parameters
     parameter.grad = torch.tensor([[1.0, value], [0.0, 0.0]])
-    with pytest.raises(UserError, match=r"the gradient became (nan|inf): the last .* is kept\ntry a smaller rate"):
+    with pytest.raises(
+        UserError,
+        match=r"the gradient became (nan|inf): the last .* is kept\ntrain anew with smaller rates: --rate 0\.3",
+    ):
         optimiser.step()
     assert parameter.equal(torch.zeros(2, 2))
     assert optimiser.taken == 0

@@ -267,3 +267,34 @@ def test_an_unreadable_photo_is_remembered_once_and_too_many_end_the_run(
     with pytest.raises(UserError, match=r"1 of 24 photos are unreadable, more than 1%; the first:\n.*000004\.jpg"):
         list(run.plain_batches(run.table.rows("train")))
     assert [path.name for path in run.unreadable] == ["000004.jpg"]
+
+
+def test_unreadable_photos_of_the_target_domain_are_counted_among_themselves(
+    tmp_path: Path, make_run: Callable[..., Run]
+) -> None:
+    others = write_data(tmp_path / "others", count=100) / "train_images"
+    run = make_run(replace(TINY, phase1=replace(TINY.phase1, target_batch=100)))
+    run.table = replace(run.table, targets=tuple(sorted(others.iterdir())))
+    (others / "000004.jpg").write_bytes(b"not an image")
+    # One of 24 labelled photos would be too many.
+    list(run.training_steps(run.preset.phase1, 0))
+    assert [path.name for path in run.unreadable] == ["000004.jpg"]
+    (others / "000005.jpg").write_bytes(b"not an image")
+    with pytest.raises(
+        UserError,
+        match=r"2 of 100 target photos are unreadable, more than 1%; the first:\n  .*000004\.jpg\n  .*000005\.jpg\n"
+        r"take them out of what was named with: --target-photos",
+    ):
+        list(run.training_steps(run.preset.phase1, 0))
+
+
+def test_an_unreadable_photo_that_has_labels_is_none_of_the_target_domain_too(
+    tmp_path: Path, make_run: Callable[..., Run]
+) -> None:
+    folder = write_data(tmp_path / "data", count=100)
+    run = make_run(replace(TINY, phase1=replace(TINY.phase1, target_batch=24)))
+    run.table = data.read(folder)[0]
+    # By default the target domain is that of the 24 validation photos, of which one would be too many.
+    (folder / "train_images" / "000020.jpg").write_bytes(b"not an image")
+    list(run.training_steps(run.preset.phase1, 0))
+    assert [path.name for path in run.unreadable] == ["000020.jpg"]

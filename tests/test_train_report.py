@@ -24,6 +24,7 @@ from tests.train_parts import CATEGORY, network, write_csv, write_data
 from train import answers, checkpoint, report
 from train import network as make
 from train.answers import Answers, Lost, Model
+from train.calibrate import Gain
 from train.config import MISSING
 from train.curves import Epoch
 from train.metrics import Score
@@ -95,6 +96,7 @@ def answered(
         raw=tuple(raw),
         probabilities=tuple(raw),
         commonest=(0,) * len(columns),
+        groups_N=np.arange(count),
         lost=(),
     )
 
@@ -237,6 +239,66 @@ def test_the_document_says_what_the_answers_do(tmp_path: Path) -> None:
     colour, shade = entry["attributes"]["colour"], entry["attributes"]["shade"]
     assert (colour["temperature"], shade["temperature"], shade["ece_before"]) == (1.5, None, None)
     assert colour["ece_before"] is not None
+
+
+def test_photos_of_a_group_are_resampled_together_and_the_page_says_so(tmp_path: Path) -> None:
+    found = answered(tmp_path / "data", CATEGORY, any_class)
+    page, document = written(tmp_path / "apart", bundle_of(CATEGORY), [found])
+    assert "(bootstrap, 1,000 resamples of these photos)" in page.text
+    assert document["Cap"]["groups"] == 24
+    # Each photo thrice, as if a sender had sent it so.
+    thrice = replace(
+        found,
+        paths=tuple(np.repeat(np.array(found.paths, object), 3)),
+        labels_NL=found.labels_NL.repeat(3, 0),
+        raw=tuple(raw_NK.repeat(3, 0) for raw_NK in found.raw),
+        probabilities=tuple(raw_NK.repeat(3, 0) for raw_NK in found.raw),
+        groups_N=np.arange(72) // 3,
+    )
+    page, again = written(tmp_path / "thrice", bundle_of(CATEGORY), [thrice])
+    assert "resamples of the 24 groups that these photos come in" in page.text
+    assert again["Cap"]["groups"] == 24
+    assert again["Cap"]["mean_hm_interval"] == pytest.approx(document["Cap"]["mean_hm_interval"], rel=1e-12)
+    page, _ = written(tmp_path / "one", bundle_of(CATEGORY), [replace(thrice, groups_N=np.zeros(72))])
+    assert "resamples of the 1 group that these photos come in" in page.text
+    assert "Of one group they can say nothing." in page.text
+
+
+def test_a_split_that_was_drawn_anew_is_told_on_the_page(tmp_path: Path) -> None:
+    found = answered(tmp_path / "data", CATEGORY, any_class)
+    page, document = written(tmp_path / "given", bundle_of(CATEGORY), [found])
+    assert "drawn anew" not in page.text
+    assert document["Cap"]["drawn_by"] is None
+    page, document = written(tmp_path / "drawn", bundle_of(CATEGORY), [replace(found, drawn_by=5)])
+    assert "The split was drawn anew by seed 5: photos that the model learnt from may be among these" in page.text
+    assert document["Cap"]["drawn_by"] == 5
+
+
+def test_reliability_on_the_split_that_calibration_was_fitted_to_is_told_to_be_so(tmp_path: Path) -> None:
+    gain = Gain(
+        category="Cap",
+        attribute="colour",
+        labels=24,
+        nll_before=1.0,
+        nll_after=0.9,
+        ece_before=0.1234,
+        ece_after=0.0567,
+        hm_before=0.5,
+        hm_after=0.5,
+    )
+    model = checkpoint_of(CATEGORY, colour=1.5)
+    assert model.page is not None
+    model = replace(model, page=replace(model.page, gains=(gain,)))
+    found = answered(tmp_path / "data", CATEGORY, any_class)
+    fitted = "It was fitted to the validation photos of the training: on others, ECE tends to be higher."
+    page, _ = written(tmp_path / "val", model, [found])
+    # Of shade there is no temperature.
+    assert page.text.count(fitted) == 1
+    assert f"{fitted} With each of them left out of the fit that answers it, ECE goes from 0.123 to 0.057." in page.text
+    page, _ = written(tmp_path / "bundle", bundle_of(CATEGORY), [found])
+    assert page.text.count(fitted) == 2 and "left out of the fit" not in page.text
+    page, _ = written(tmp_path / "test", model, [replace(found, split="test")])
+    assert fitted not in page.text and "left out of the fit" not in page.text
 
 
 def test_a_bundle_says_where_the_rest_is(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from train import checkpoint, fit, resume
 ROOT = Path(__file__).resolve().parents[1]
 # Dropout, averaged weights, changed photos, the MMD term: all that could differ the second time.
 OPTIONS = ["--backbone", "test_efficientnet", "--weights", "none", "--size", "64", "--batch", "6", "--max-steps", "12"]
-# After each epoch of 3 steps its state is written: four times in phase 1, four times in phase 2.
+# After each epoch of 3 steps its state is written: four times in phase 1, three times in phase 2.
 KILLS = 5
 
 
@@ -88,34 +89,48 @@ def test_a_training_killed_in_either_phase_goes_on_to_the_same_weights_bit_for_b
 
 def phase_of(state: Path) -> int:
     """The phase of the state that was written last; 0 before the first."""
+    return reached(state)[0]
+
+
+def reached(state: Path) -> tuple[int, int]:
+    """The phase and the epoch of the state that was written last; zeros before the first."""
     if not state.exists():
-        return 0
+        return 0, 0
     # In one reading: the library opens the file twice, and another may have taken its place in between.
     content = state.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    phase: int = json.loads(header["__metadata__"][resume.PAGE])["phase"]
-    return phase
+    epoch = json.loads(header["__metadata__"][resume.PAGE])["history"][-1]
+    return epoch["phase"], epoch["epoch"]
 
 
 @pytest.mark.slow
-def test_five_kills_at_random_moments_change_nothing(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_five_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    # Nine steps an epoch, which last longer than the wait between two looks: four epochs in phase 1, three in phase 2.
+    data = write_data(tmp_path / "data", count=72)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert fit.main(arguments(data, whole, "--max-steps", "36")) == 0
+    epochs = checkpoint.read(whole / "cap").history
+    shortest_s = min(two.seconds - one.seconds for one, two in pairwise(epochs) if one.phase == two.phase)
+    state = killed / "cap" / resume.FILE
     rng = random.Random(0)
-    started = time.monotonic()
-    process = begin(data, tmp_path / "timed")
-    process.communicate()
-    whole_s = time.monotonic() - started
-    moments = []
+    moments = [reached(state)]
     for turn in range(KILLS):
-        process = begin(data, tmp_path, *(["--resume"] if turn else []))
-        # Most of the time goes into loading torch: later moments more often, so that some fall into the training.
-        moments.append(rng.uniform(0.3, 0.95) * whole_s)
-        time.sleep(moments[-1])
-        kill(process)
-    process = begin(data, tmp_path, "--resume")
-    _, err = process.communicate()
-    assert process.returncode == 0, err.decode()
-    assert_same(tmp_path / "cap", uninterrupted)
-    assert_same(tmp_path / "timed" / "cap", uninterrupted)
+        process = begin(data, killed, "--max-steps", "36", *(["--resume"] if turn else []))
+        try:
+            # Most of the time goes into loading torch: only what has ended an epoch of its own is in the training.
+            while reached(state) == moments[-1] and process.poll() is None:
+                time.sleep(0.01)
+            # From the writing of that epoch's checkpoint on, into the next.
+            time.sleep(rng.uniform(0, shortest_s))
+        finally:
+            kill(process)
+        assert process.returncode == -signal.SIGKILL, "the training was over before it could be killed"
+        moments.append(reached(state))
+    print("killed after:", *moments[1:])
+    assert moments == sorted(set(moments))
+    assert {phase for phase, _ in moments[1:]} == {1, 2}
+    assert fit.main(arguments(data, killed, "--max-steps", "36", "--resume")) == 0
+    assert_same(killed / "cap", whole / "cap")
 
 
 def interrupted(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

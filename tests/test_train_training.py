@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
@@ -67,7 +67,7 @@ class Hours:
     def __init__(self, patch: pytest.MonkeyPatch, *, evaluation_s: float = 1.0, start_s: float = 0.0) -> None:
         self.now_s = start_s
         step, answers = Optimiser.step, Run.answers
-        for module in (clock, training):
+        for module in (clock, training, fit):
             patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now_s))
 
         def stepped(optimiser: Optimiser) -> None:
@@ -171,17 +171,20 @@ def two_categories(folder: Path) -> Path:
     return both
 
 
-def test_two_categories_are_done_in_real_time_the_larger_with_more_of_it(tmp_path: Path) -> None:
+def test_two_categories_are_done_in_the_time_given_the_larger_with_more_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     both, out = two_categories(tmp_path / "both"), tmp_path / "out"
-    start = time.monotonic()
-    assert run(both, out, "--max-hours", str(12 / 3600), preset="endless") == 0
-    took_s = time.monotonic() - start
-    # A busy machine may hold up a step, an evaluation or a file by as much as it likes: a quarter more is let pass.
-    assert 6 <= took_s <= 15
+    hours = Hours(monkeypatch, start_s=5_000.0)
+    assert run(both, out, "--max-hours", str(LIMIT_S / 3600), preset="endless") == 0
+    # Time for writing is kept back for both, and three evaluations of each are reckoned a third longer than they take.
+    kept_s = 2 * (training.WRITING_S + 3 * 0.3)
+    assert LIMIT_S - kept_s - 6 <= hours.now_s - 5_000.0 <= LIMIT_S
     cap, hat = (checkpoint.read(out / slug) for slug in ("cap", "hat"))
     assert cap.gains and hat.gains
     seconds = [sum({e.phase: e.seconds for e in page.history}.values()) for page in (cap, hat)]
-    assert 1.2 * seconds[0] < seconds[1]
+    # Twice the photos; what Cap leaves of its share, Hat gets too.
+    assert seconds[1] / seconds[0] == pytest.approx(2.0, rel=0.2)
     assert all(page.history[-1].rate < 0.1 * TINY.phase2.heads_lr for page in (cap, hat))
 
 
@@ -369,6 +372,25 @@ def test_phase_2_of_a_checkpoint_of_a_newer_version_asks_for_an_upgrade(
     assert run(data_folder, tmp_path, "--phase", "2") == 2
     assert "has version 99, this one reads up to 1\nupgrade with: pip install" in capsys.readouterr().err
     assert page.read_bytes() == before
+
+
+def test_other_photos_with_the_ids_of_those_that_phase_1_learnt_take_part_under_ids_of_their_own(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def resplit(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row | {"split": "val" if index % 4 == 0 else "train"} for index, row in enumerate(rows)]
+
+    assert run(data_folder, tmp_path, "--phase", "1", "--max-steps", "1") == 0
+    delivery = write_data(tmp_path / "delivery", edit=resplit)
+    assert run(delivery, tmp_path, "--phase", "2", "--max-steps", "1") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: 5 validation rows, such as id 0, have ids that trained the checkpoint in ")
+    assert "if they are other photos, give them other ids and file names in train.csv and train_images/, " in said
+    rows = resplit(list(csv.DictReader((delivery / "train.csv").read_text().splitlines())))
+    write_csv(delivery / "train.csv", [row | {"id": str(1000 + int(row["id"]))} for row in rows])
+    for photo in (delivery / "train_images").iterdir():
+        photo.rename(photo.with_name(f"{1000 + int(photo.stem):06d}.jpg"))
+    assert run(delivery, tmp_path, "--phase", "2", "--max-steps", "1") == 0
 
 
 # Where it writes

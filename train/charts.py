@@ -82,7 +82,7 @@ def learning_curves(history: Sequence[Epoch]) -> list[Chart]:
     hm = [_value(metrics.mean_hm(epoch.scores)) if epoch.scores else None for epoch in history]
     charts = [
         _chart("Loss", {"training": training, "validation": validation}, spans),
-        _chart("MMD term, unweighted", {"training against validation": distance}, spans),
+        _chart("MMD term, unweighted", {"training against target photos": distance}, spans),
         _chart("Mean HM on validation", {"mean HM": hm}, spans, marks_best=True),
     ]
     return [chart for chart in charts if chart.lines]

@@ -88,7 +88,7 @@ class PhaseConfig:
     """For rare classes: weigh their labels more, or add the log of each class's share to the logits of the loss."""
     mmd_weight: float = 0.0
     target_batch: int = 0
-    """Unlabelled validation photos a step, for the MMD term."""
+    """Unlabelled photos of the target domain a step, for the MMD term."""
     ema_decay: float = 0.0
     """Decay of the averaged weights, which are then the ones evaluated and kept; 0 for none."""
 

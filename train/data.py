@@ -8,6 +8,7 @@ import ast
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ IMAGES = "train_images"
 VAL_SHARE = 0.15
 # Above this share of absent or unreadable photos something is wrong with the folder, not with the photos.
 MAX_LOST = 0.01
+LABELLED = "put them there, or take their rows out of train.csv"
 # The graph's own names: an attribute called so would have its output taken.
 RESERVED = frozenset({"images", "features"})
 LONGEST_NAME = 255
@@ -39,7 +41,6 @@ def read(
     known: Sequence[Category] = (),
     seed: int = 0,
     trained: Mapping[str, Sequence[str]] | None = None,
-    targets: Sequence[Path] = (),
 ) -> list[Table]:
     """A table for each category of `folder`, or for those of `names` alone.
 
@@ -47,7 +48,6 @@ def read(
         known: categories whose classes are settled already, by a checkpoint or a bundle: the data must fit them.
         seed: of the split, where train.csv has no `split` column and nothing was trained on it yet.
         trained: the ids of each split that a checkpoint was trained with; a row that it never saw counts as test.
-        targets: unlabelled photos of the target domain; by default those of the validation split.
     """
     rows = _read_csv(folder / "train.csv")
     attributes = _attribute_names(folder)
@@ -66,10 +66,11 @@ def read(
         raise UserError(f"no category {unknown[0]!r} in {folder}; have: {', '.join(attributes)}")
     wanted = [slugs[slug_of(name)] for name in names] or [name for name in attributes if name in set(rows["Category"])]
     settled = {category.name: category for category in known}
+    drawn = "split" not in rows and trained is None
     rows["split"] = _splits(folder / "train.csv", rows, attributes, seed, trained)
     files = _files(folder / IMAGES)
     return [
-        _table(folder, name, rows[rows["Category"] == name], files, attributes, settled.get(name), targets)
+        replace(_table(folder, name, rows[rows["Category"] == name], files, attributes, settled.get(name)), drawn=drawn)
         for name in wanted
     ]
 
@@ -99,7 +100,6 @@ def _table(
     files: frozenset[str],
     attributes: dict[str, list[str]],
     settled: Category | None,
-    targets: Sequence[Path],
 ) -> Table:
     source = folder / "train.csv"
     if rows.empty:
@@ -122,7 +122,7 @@ def _table(
     paths = [images / text for text in names]
     there = np.array([text in files for text in names])
     absent = tuple(path for path, found in zip(paths, there, strict=True) if not found)
-    _refuse_losses(absent, len(paths), "not there")
+    _refuse_losses(absent, len(paths), "photos are not there", LABELLED)
     labels_NL = np.stack(
         [
             _indices(source, attribute, rows["id"], rows[column])
@@ -131,7 +131,8 @@ def _table(
         1,
     )
     found = tuple(path for path, present in zip(paths, there, strict=True) if present)
-    homes = np.array(rows["split"], object)[there]
+    every = np.array(rows["split"], object)
+    homes = every[there]
     table = Table(
         categories=(category,),
         routes=_routes(name, category, attributes),
@@ -141,8 +142,9 @@ def _table(
         kinds_N=np.zeros(len(found), np.int64),
         groups=_groups(rows)[there],
         splits=homes,
-        targets=tuple(targets) or tuple(path for path, home in zip(found, homes, strict=True) if home == "val"),
+        targets=tuple(path for path, home in zip(found, homes, strict=True) if home == "val"),
         absent=absent,
+        absent_splits=tuple(every[~there]),
     )
     for split in ("train", "val"):
         if not len(table.rows(split)):
@@ -171,16 +173,18 @@ def _files(folder: Path) -> frozenset[str]:
 
 def refuse_unreadable(unreadable: Sequence[Path], total: int) -> None:
     """UserError when more than MAX_LOST of the photos could not be read."""
-    _refuse_losses(unreadable, total, "unreadable")
+    _refuse_losses(unreadable, total, "photos are unreadable", LABELLED)
 
 
-def _refuse_losses(lost: Sequence[Path], total: int, what: str) -> None:
+def refuse_lost_targets(lost: Sequence[Path], total: int, how: str) -> None:
+    """UserError when more than MAX_LOST of the photos of the target domain are lost."""
+    _refuse_losses(lost, total, f"target photos are {how}", "take them out of what was named with: --target-photos")
+
+
+def _refuse_losses(lost: Sequence[Path], total: int, what: str, remedy: str) -> None:
     if len(lost) > MAX_LOST * total:
         first = "\n".join(f"  {path}" for path in lost[:3])
-        raise UserError(
-            f"{len(lost)} of {total} photos are {what}, more than {MAX_LOST:.0%}; the first:\n{first}\n"
-            f"put them there, or take their rows out of train.csv"
-        )
+        raise UserError(f"{len(lost)} of {total} {what}, more than {MAX_LOST:.0%}; the first:\n{first}\n{remedy}")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

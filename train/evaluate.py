@@ -15,6 +15,7 @@ from runtime.errors import DONE, PARTLY_DONE, exit_code
 from runtime.terminal import note, print_table
 
 if TYPE_CHECKING:
+    from train.answers import Answers
     from train.metrics import Score
 
 REPORTS = Path("reports")
@@ -47,9 +48,11 @@ def evaluate(args: argparse.Namespace) -> int:
     with answers.opened(args.model) as model:
         out = args.out or REPORTS / model.slug
         report.check_writable(out)
-        answered = []
+        answered: list[Answers] = []
         for found in answers.answers(model, args.data, args.split, quiet=args.quiet):
             scores = found.scores()
+            if found.doubt and not answered:  # it is of the file, not of the category
+                note(found.doubt)
             print_table(f"{found.category.name}, split {args.split}", metrics.COLUMNS, metrics.table(scores))
             for path, reason, _ in found.lost:
                 note(f"left out, {reason}: {path}")

@@ -60,6 +60,11 @@ class Findings:
         return [found.score for found in self.attributes]
 
     @property
+    def groups(self) -> int:
+        """How many groups the photos come in, such as a supplier's; as many as photos where the data names none."""
+        return len(set(self.answers.groups_N.tolist()))
+
+    @property
     def mean_hm_interval(self) -> tuple[float, float]:
         return intervals.interval(self.mean_hm_S)
 
@@ -72,6 +77,7 @@ def findings(model: Model, answers: Answers, *, seed: int, worst: int) -> Findin
         answers.labels_NL[:, labelled],
         np.stack([chosen_N for chosen_N, _ in decided], 1)[:, labelled],
         [len(a.classes) for a, kept in zip(answers.category.attributes, labelled, strict=True) if kept],
+        groups_N=answers.groups_N,
         seed=seed,
     )
     temperatures = model.page.temperatures if model.page else {}
@@ -112,7 +118,8 @@ def overall(found: Sequence[Findings]) -> tuple[float, tuple[float, float], floa
 def document(found: Sequence[Findings]) -> dict[str, object]:
     """The content of metrics.json: for each category's name
 
-    - `split`; `photos`, how many were scored; `left_out`, a list of {path, reason, detail}
+    - `split`; `drawn_by`, the seed that drew it anew, or null; `photos`, how many were scored, in `groups`; `left_out`,
+      a list of {path, reason, detail}
     - `mean_hm`, `mean_hm_interval` [low, high] and `mean_baseline_hm`
     - `scores`: one object an attribute that has labels: category, attribute, loss, accuracy, weighted_f1, micro_f1,
       macro_f1, hm, baseline_hm, labels
@@ -121,12 +128,14 @@ def document(found: Sequence[Findings]) -> dict[str, object]:
       `ece_after` it, the first null where there is no temperature to leave out
     - `unlabelled`: names of the attributes that have no label in this split
 
-    Every share is 0-1 and unrounded; intervals are 95 % bootstrap percentiles by photo; there is no NaN.
+    Every share is 0-1 and unrounded; intervals are 95 % bootstrap percentiles by group of photos; there is no NaN.
     """
     return {
         findings.answers.category.name: {
             "split": findings.answers.split,
+            "drawn_by": findings.answers.drawn_by,
             "photos": len(findings.answers.paths),
+            "groups": findings.groups,
             "left_out": [lost._asdict() | {"path": str(lost.path)} for lost in findings.answers.lost],
             "mean_hm": metrics.mean_hm(findings.scores),
             "mean_hm_interval": findings.mean_hm_interval,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, get_args
 from runtime.bundle import slug_of
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.terminal import note, positive, print_table
-from train.config import PRESETS, Balance, Preset, preset
+from train.config import PRESETS, Balance, PhaseConfig, Preset, preset
 
 if TYPE_CHECKING:
     from train.run import Run
@@ -41,9 +41,24 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", metavar="hub|none|FILE", help="where the backbone starts (default: the preset's)")
     parser.add_argument("--size", type=positive, metavar="PX", help="input height and width (default: the preset's)")
     parser.add_argument("--phase", type=int, choices=[1, 2], help="run one phase alone (default: both)")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="of phase 1 (default: the preset's)")
+    parser.add_argument(
+        "--epochs", type=positive, metavar="N", help="of phase 1 (default: the preset's, more where photos are few)"
+    )
     parser.add_argument("--batch", type=positive, metavar="N", help="photos a step (default: the preset's)")
-    parser.add_argument("--passes", type=positive, metavar="N", help="divide each step: less memory, same gradients")
+    parser.add_argument(
+        "--passes",
+        type=positive,
+        metavar="N",
+        help="divide each step: less memory, the same gradients but for the MMD term's, which compares the photos of "
+        "one pass",
+    )
+    parser.add_argument(
+        "--rate",
+        type=_above_0,
+        default=1.0,
+        metavar="FACTOR",
+        help="multiplies every learning rate of the preset (default: %(default)s)",
+    )
     parser.add_argument(
         "--balance",
         choices=get_args(Balance),
@@ -51,8 +66,14 @@ def parser() -> argparse.ArgumentParser:
         "(default: the preset's)",
     )
     parser.add_argument("--max-steps", type=positive, metavar="N", help="end each phase after N steps")
-    parser.add_argument("--max-hours", type=_hours, metavar="H", help="be done, evaluated and written, in that time")
-    parser.add_argument("--target-photos", type=Path, metavar="DIR", help="unlabelled photos like those to come")
+    parser.add_argument("--max-hours", type=_above_0, metavar="H", help="be done, evaluated and written, in that time")
+    parser.add_argument(
+        "--target-photos",
+        type=Path,
+        metavar="DIR|CSV",
+        help="unlabelled photos like those to come: a folder, or a listing like the challenge's test.csv (id, "
+        "Category), each category's own, in test_images/ beside it (default: those of the validation split)",
+    )
     parser.add_argument("--compile", action="store_true", help="phase 1 through torch.compile: meant for GPUs")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
     parser.add_argument("--seed", type=_seed, default=0, help="default: %(default)s")
@@ -102,14 +123,14 @@ def fit(args: argparse.Namespace, started: float) -> int:
 
 def _tables(args: argparse.Namespace, chosen: Preset) -> list[Table]:
     """What to train on, one after the other; whatever would stop one of them is found before the first begins."""
-    from runtime import images
-    from train import checkpoint, data, resume, table, training
+    from train import checkpoint, data, resume, table, targets, training
     from train.run import training_rows
 
-    targets = images.find([args.target_photos]) if args.target_photos else ()
-    tables = data.read(args.data, names=args.category, seed=args.seed, targets=targets)
+    tables = data.read(args.data, names=args.category, seed=args.seed)
     if args.joint or args.router:
         tables = [table.joint(tables) if args.joint else table.router(tables)]
+    if args.target_photos:
+        tables = targets.given(tables, args.target_photos)
     for each in tables:
         folder = args.out / slug_of(each.name)
         checkpoint.check_writable(folder)
@@ -139,7 +160,8 @@ def _report(run: Run, options: Options) -> None:
         note(f"{attribute} of {category} has no label in split val: it was trained, and is scored nowhere")
     left_out = dict.fromkeys(run.unreadable, "unreadable") | dict.fromkeys(table.absent, "not there")
     if left_out:
-        note(f"{len(left_out)} of {len(table.paths) + len(table.absent)} photos were left out")
+        photos = len({*table.paths, *table.targets, *table.absent})
+        note(f"{len(left_out)} of {photos} photos were left out")
     for path, why in sorted(left_out.items()):
         note(f"left out, {why}: {path}")
     note(f"checkpoint: {options.folder}", quiet=options.quiet)
@@ -156,19 +178,28 @@ def _chosen(args: argparse.Namespace) -> Preset:
         chosen = replace(chosen, weights=args.weights)
     try:
         model = replace(chosen.model, size=args.size or chosen.model.size)
-        first, second = (
-            replace(
-                phase,
-                batch=args.batch or phase.batch,
-                passes=args.passes or phase.passes,
-                balance=args.balance or phase.balance,
-            )
-            for phase in (chosen.phase1, chosen.phase2)
-        )
-        first = replace(first, epochs=args.epochs or first.epochs)
+        first, second = (_phase(phase, args) for phase in (chosen.phase1, chosen.phase2))
     except ValueError as err:
-        raise UserError(f"{err}\ncheck --size, --batch and --passes") from None
+        raise UserError(f"{err}\ncheck --size, --batch, --passes and --rate") from None
+    if args.epochs:
+        # Exactly: a preset's least number of steps is for those who name no number.
+        first = replace(first, epochs=args.epochs, min_steps=0)
     return replace(chosen, model=model, phase1=first, phase2=second)
+
+
+def _phase(phase: PhaseConfig, args: argparse.Namespace) -> PhaseConfig:
+    """A phase, with what the options change of it; ValueError where they do not go together."""
+    # What an MMD term needs of target photos for so many passes: no option says it.
+    needed = 2 * args.passes if args.passes and phase.mmd_weight else 0
+    return replace(
+        phase,
+        batch=args.batch or phase.batch,
+        passes=args.passes or phase.passes,
+        balance=args.balance or phase.balance,
+        target_batch=max(phase.target_batch, needed),
+        backbone_lr=args.rate * phase.backbone_lr,
+        heads_lr=args.rate * phase.heads_lr,
+    )
 
 
 def _seed(text: str) -> int:
@@ -177,14 +208,14 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _hours(text: str) -> float:
+def _above_0(text: str) -> float:
     try:
-        hours = float(text)
+        number = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number of hours, got {text!r}") from None
-    if not 0 < hours < math.inf:
-        raise argparse.ArgumentTypeError(f"must be more than 0 hours, got {text!r}")
-    return hours
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return number
 
 
 if __name__ == "__main__":

@@ -45,6 +45,12 @@ class AttentionHeads(nn.Module):
         self.dropout = nn.Dropout(dropout)
         linear = nn.Linear(channels, sum(classes))
         self.weight_KC, self.bias_K = linear.weight, linear.bias
+        self._number()
+
+    def _number(self) -> None:
+        """Note which attribute each class belongs to, among the buffers, which follow the weights to a device."""
+        owners = [index for index, count in enumerate(self.classes) for _ in range(count)]
+        self.register_buffer("owner_K", torch.tensor(owners, device=self.query_LC.device), persistent=False)
 
     def attention(self, map_BCHW: Tensor) -> Tensor:
         """[B, L, H, W], each map summing to 1: where each attribute looks."""
@@ -55,12 +61,9 @@ class AttentionHeads(nn.Module):
     def forward(self, map_BCHW: Tensor) -> list[Tensor]:
         attention_BLN = self.attention(map_BCHW).flatten(2)
         pooled_BLC = self.dropout(attention_BLN @ map_BCHW.flatten(2).transpose(1, 2))
-        weights = self.weight_KC.split(self.classes)
-        biases = self.bias_K.split(self.classes)
-        return [
-            pooled_BC @ weight_KC.T + bias_K
-            for pooled_BC, weight_KC, bias_K in zip(pooled_BLC.unbind(1), weights, biases, strict=True)
-        ]
+        # Each class meets what its own attribute pooled: all attributes in one product, however many classes each has.
+        logits_BK = (pooled_BLC.index_select(1, self.owner_K) * self.weight_KC).sum(-1) + self.bias_K
+        return list(logits_BK.split(self.classes, 1))
 
     def rows_of(self, index: int) -> list[Tensor]:
         """Views of the parameters of one attribute's head, last the weight and the bias that make its logits."""
@@ -77,6 +80,7 @@ class AttentionHeads(nn.Module):
         made.classes = tuple(self.classes[index] for index in indices)
         made.query_LC = nn.Parameter(torch.stack(queries))
         made.weight_KC, made.bias_K = nn.Parameter(torch.cat(weights)), nn.Parameter(torch.cat(biases))
+        made._number()
         return made
 
 

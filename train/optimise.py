@@ -131,7 +131,7 @@ def require_finite(value: float, what: str) -> None:
     if not math.isfinite(value):
         raise UserError(
             f"the {what} became {value}: the last checkpoint that was written is kept\n"
-            "try a smaller rate: backbone_lr and heads_lr of the preset, in train/config.py"
+            "train anew with smaller rates: --rate 0.3, then 0.1"
         )
 
 

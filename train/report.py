@@ -97,6 +97,7 @@ def _page(model: Model, found: Sequence[Findings]) -> str:
         tensorboard=tensorboard if tensorboard.is_dir() else None,
         drawing=(charts.WIDTH, charts.HEIGHT, charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM),
         **_augmentation(model, found[0].answers),
+        doubt=found[0].answers.doubt,
         lost=sorted({lost for of in found for lost in of.answers.lost}),
     )
     return text

@@ -162,8 +162,13 @@ class Run:
             yield batch
 
     def _lose(self, *unreadable: Iterable[Path]) -> None:
+        known = len(self.unreadable)
         self.unreadable.update(*unreadable)
-        data.refuse_unreadable(sorted(self.unreadable), len(self.table.paths))
+        if len(self.unreadable) > known:
+            # One that is both, as all target photos are by default, counts among the labelled alone.
+            targets = self.unreadable.difference(self.table.paths)
+            data.refuse_unreadable(sorted(self.unreadable - targets), len(self.table.paths))
+            data.refuse_lost_targets(sorted(targets), len(self.table.targets), "unreadable")
 
 
 def training_rows(table: Table, phase: PhaseConfig) -> np.ndarray:

@@ -17,6 +17,8 @@ from train.findings import AttributeFindings, Calibration, Findings
 if TYPE_CHECKING:
     from train.metrics import Score
 
+# The split that calibration is fitted to.
+FITTED = "val"
 PAIRS = 8
 # A larger matrix is no longer read, but searched.
 LARGEST_MATRIX = 40
@@ -92,6 +94,7 @@ class Category:
     anchor: str
     name: str
     photos: int
+    groups: int
     mean_hm: float
     mean_hm_interval: tuple[float, float]
     attributes: list[Attribute]
@@ -110,6 +113,7 @@ def category(model: Model, found: Findings, anchor: str) -> Category:
         anchor=anchor,
         name=found.answers.category.name,
         photos=len(found.answers.paths),
+        groups=found.groups,
         mean_hm=metrics.mean_hm(found.scores),
         mean_hm_interval=found.mean_hm_interval,
         attributes=attributes,
@@ -135,7 +139,7 @@ def _attribute(model: Model, answers: Answers, found: AttributeFindings, anchor:
             *([_diagram("before calibration", found.before)] if found.before else []),
             _diagram(_after(model, found), found.after),
         ],
-        calibration=_calibration(model, found),
+        calibration=_calibration(model, answers, found),
         cards=_cards(model, answers, found),
     )
 
@@ -171,12 +175,22 @@ def _after(model: Model, found: AttributeFindings) -> str:
     return "after calibration" if found.before else "not calibrated"
 
 
-def _calibration(model: Model, found: AttributeFindings) -> str:
-    if model.page is None:
-        return "A bundle's graph has its temperature in it: only the answers after calibration can be seen."
-    if found.temperature is None:
+def _calibration(model: Model, answers: Answers, found: AttributeFindings) -> str:
+    if model.page is not None and found.temperature is None:
         return "No temperature was fitted for this attribute: its confidence is what the network says of itself."
-    return f"Calibration divides the logits by {found.temperature:.3f}."
+    said = (
+        f"Calibration divides the logits by {found.temperature:.3f}."
+        if found.temperature is not None
+        else "A bundle's graph has its temperature in it: only the answers after calibration can be seen."
+    )
+    if answers.split != FITTED:
+        return said
+    said += " It was fitted to the validation photos of the training: on others, ECE tends to be higher."
+    for gain in model.page.gains if model.page else ():
+        if (gain.category, gain.attribute) == (answers.category.name, found.attribute.name):
+            before, after = f"{gain.ece_before:.3f}", f"{gain.ece_after:.3f}"
+            said += f" With each of them left out of the fit that answers it, ECE goes from {before} to {after}."
+    return said
 
 
 def _cards(model: Model, answers: Answers, found: AttributeFindings) -> list[Card]:

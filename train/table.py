@@ -37,7 +37,11 @@ class Table:
     targets: tuple[Path, ...]
     """Unlabelled photos of the target domain."""
     absent: tuple[Path, ...]
-    """Photos that train.csv names and that are not there; their rows are left out."""
+    """Photos that train.csv or a listing of target photos names and that are not there; their rows are left out."""
+    absent_splits: tuple[str, ...] = ()
+    """The split of each that train.csv names; they come first."""
+    drawn: bool = False
+    """Whether the splits were drawn by a seed, and neither given by train.csv nor kept by a checkpoint."""
 
     @property
     def name(self) -> str:
@@ -182,4 +186,6 @@ def _stacked(tables: Sequence[Table], categories: tuple[Category, ...], *, route
         splits=np.concatenate([table.splits for table in tables]),
         targets=tuple(dict.fromkeys(path for table in tables for path in table.targets)),
         absent=tuple(path for table in tables for path in table.absent),
+        absent_splits=tuple(split for table in tables for split in table.absent_splits),
+        drawn=any(table.drawn for table in tables),
     )

@@ -173,11 +173,16 @@ def _start(table: Table, preset: Preset, options: Options) -> tuple[FacetModel, 
             f"the checkpoint in {options.folder} is another model\n"
             "name its preset with: --preset, and its --backbone and --size where they were given"
         )
-    # Their scores would be of photos that phase 1 has learnt by heart.
+    # Their scores would be of photos that phase 1 has learnt by heart. A page keeps ids alone, so that other photos
+    # with the same ones look no different.
     if leaked := sorted({*page.splits.get("train", ())} & {*table.split_ids()["val"]}):
         raise UserError(
-            f"{len(leaked)} validation rows, such as id {leaked[0]}, trained the checkpoint in {options.folder}\n"
-            f"take the split that it was trained with: --seed {page.provenance.get('seed', 'N')}"
+            f"{len(leaked)} validation rows, such as id {leaked[0]}, have ids that trained the checkpoint in "
+            f"{options.folder}\n"
+            f"if they are the same photos, take its split: --seed {page.provenance.get('seed', 'N')}, "
+            "and the split column as it was, where train.csv has one\n"
+            "if they are other photos, give them other ids and file names in train.csv and train_images/, "
+            "or train anew without --phase 2"
         )
     return model, [epoch for epoch in page.history if epoch.phase == 1]
 
