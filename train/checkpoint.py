@@ -174,7 +174,7 @@ def check_writable(folder: Path) -> None:
     try:
         os.fspath(folder).encode()
     except UnicodeEncodeError:
-        raise unwritable(folder, ValueError("its name is not UTF-8, as TensorBoard's files need it")) from None
+        raise unwritable(folder, ValueError("its name is not UTF-8")) from None
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
