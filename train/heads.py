@@ -45,12 +45,12 @@ class AttentionHeads(nn.Module):
         self.dropout = nn.Dropout(dropout)
         linear = nn.Linear(channels, sum(classes))
         self.weight_KC, self.bias_K = linear.weight, linear.bias
-        self._number()
+        self._own()
 
-    def _number(self) -> None:
-        """Note which attribute each class belongs to, among the buffers, which follow the weights to a device."""
-        owners = [index for index, count in enumerate(self.classes) for _ in range(count)]
-        self.register_buffer("owner_K", torch.tensor(owners, device=self.query_LC.device), persistent=False)
+    def _own(self) -> None:
+        """Note which classes are each attribute's own, among the buffers, which follow the weights to a device."""
+        own = torch.block_diag(*(torch.ones(1, count) for count in self.classes))
+        self.register_buffer("own_LK", own.to(self.query_LC), persistent=False)
 
     def attention(self, map_BCHW: Tensor) -> Tensor:
         """[B, L, H, W], each map summing to 1: where each attribute looks."""
@@ -61,9 +61,10 @@ class AttentionHeads(nn.Module):
     def forward(self, map_BCHW: Tensor) -> list[Tensor]:
         attention_BLN = self.attention(map_BCHW).flatten(2)
         pooled_BLC = self.dropout(attention_BLN @ map_BCHW.flatten(2).transpose(1, 2))
-        # Each class meets what its own attribute pooled: all attributes in one product, however many classes each has.
-        logits_BK = (pooled_BLC.index_select(1, self.owner_K) * self.weight_KC).sum(-1) + self.bias_K
-        return list(logits_BK.split(self.classes, 1))
+        # One product for all: each class with what every attribute pooled, of which its own alone is kept. Gathering its
+        # own first would be less work, but OpenVINO 2026.4 answers such a graph wrongly for a batch.
+        logits_BLK = (pooled_BLC @ self.weight_KC.T) * self.own_LK
+        return list((logits_BLK.sum(1) + self.bias_K).split(self.classes, 1))
 
     def rows_of(self, index: int) -> list[Tensor]:
         """Views of the parameters of one attribute's head, last the weight and the bias that make its logits."""
@@ -80,7 +81,7 @@ class AttentionHeads(nn.Module):
         made.classes = tuple(self.classes[index] for index in indices)
         made.query_LC = nn.Parameter(torch.stack(queries))
         made.weight_KC, made.bias_K = nn.Parameter(torch.cat(weights)), nn.Parameter(torch.cat(biases))
-        made._number()
+        made._own()
         return made
 
 
