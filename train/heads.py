@@ -61,8 +61,8 @@ class AttentionHeads(nn.Module):
     def forward(self, map_BCHW: Tensor) -> list[Tensor]:
         attention_BLN = self.attention(map_BCHW).flatten(2)
         pooled_BLC = self.dropout(attention_BLN @ map_BCHW.flatten(2).transpose(1, 2))
-        # One product for all: each class with what every attribute pooled, of which its own alone is kept. To gather its
-        # own first would be less work, but OpenVINO 2026.4 answers such a graph wrongly for a batch.
+        # One product for all: each class with what every attribute pooled, of which its own is kept. To gather that
+        # first would be less work, but OpenVINO 2026.4 answers such a graph wrongly for a batch.
         logits_BLK = (pooled_BLC @ self.weight_KC.T) * self.own_LK
         return list((logits_BLK.sum(1) + self.bias_K).split(self.classes, 1))
 
