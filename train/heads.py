@@ -45,12 +45,6 @@ class AttentionHeads(nn.Module):
         self.dropout = nn.Dropout(dropout)
         linear = nn.Linear(channels, sum(classes))
         self.weight_KC, self.bias_K = linear.weight, linear.bias
-        self._own()
-
-    def _own(self) -> None:
-        """Note which classes are each attribute's own, among the buffers, which follow the weights to a device."""
-        own = torch.block_diag(*(torch.ones(1, count) for count in self.classes))
-        self.register_buffer("own_LK", own.to(self.query_LC), persistent=False)
 
     def attention(self, map_BCHW: Tensor) -> Tensor:
         """[B, L, H, W], each map summing to 1: where each attribute looks."""
@@ -61,10 +55,14 @@ class AttentionHeads(nn.Module):
     def forward(self, map_BCHW: Tensor) -> list[Tensor]:
         attention_BLN = self.attention(map_BCHW).flatten(2)
         pooled_BLC = self.dropout(attention_BLN @ map_BCHW.flatten(2).transpose(1, 2))
-        # One product for all: each class with what every attribute pooled, of which its own is kept. To gather that
-        # first would be less work, but OpenVINO 2026.4 answers such a graph wrongly for a batch.
-        logits_BLK = (pooled_BLC @ self.weight_KC.T) * self.own_LK
-        return list((logits_BLK.sum(1) + self.bias_K).split(self.classes, 1))
+        # The last layer one attribute after the other: some microseconds. As one product for all, gathered or masked,
+        # OpenVINO 2026.4 answered batches and int8 graphs wrongly.
+        weights = self.weight_KC.split(self.classes)
+        biases = self.bias_K.split(self.classes)
+        return [
+            pooled_BC @ weight_KC.T + bias_K
+            for pooled_BC, weight_KC, bias_K in zip(pooled_BLC.unbind(1), weights, biases, strict=True)
+        ]
 
     def rows_of(self, index: int) -> list[Tensor]:
         """Views of the parameters of one attribute's head, last the weight and the bias that make its logits."""
@@ -81,7 +79,6 @@ class AttentionHeads(nn.Module):
         made.classes = tuple(self.classes[index] for index in indices)
         made.query_LC = nn.Parameter(torch.stack(queries))
         made.weight_KC, made.bias_K = nn.Parameter(torch.cat(weights)), nn.Parameter(torch.cat(biases))
-        made._own()
         return made
 
 
