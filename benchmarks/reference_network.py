@@ -158,7 +158,7 @@ def _photos(model: FacetModel, page: Checkpoint) -> Photos:
     """Photos to calibrate on and to judge by, unlabelled: there is no truth to what random weights answer."""
     import numpy as np
 
-    from export import artifacts, parity
+    from export import evidence, parity
     from train.config import MISSING
     from train.table import Table
 
@@ -168,7 +168,7 @@ def _photos(model: FacetModel, page: Checkpoint) -> Photos:
     judged = spread(images.find([ROOT / "examples" / "photos"]), GATE_PHOTOS)
     photos_NHWC = load(judged)
     labels_NL = np.full((len(judged), len(CATEGORY.attributes)), MISSING)
-    return artifacts.Photos(
+    return evidence.Photos(
         table=Table(
             categories=(CATEGORY,),
             routes=None,
@@ -186,7 +186,8 @@ def _photos(model: FacetModel, page: Checkpoint) -> Photos:
             categories=(CATEGORY,),
             photos_NHWC=photos_NHWC,
             labels_NL=labels_NL,
-            reference=artifacts.reference(model, page, photos_NHWC),
+            groups_N=np.arange(len(judged)),
+            reference=evidence.reference(model, page, photos_NHWC),
         ),
         gate_rows=np.arange(len(judged)),
     )

@@ -1,30 +1,29 @@
 """The artifacts of one checkpoint: each made, named by its content, and judged."""
 
-# N photos, L attributes
-
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
-from export import engine, graph, parity, precision
-from runtime import images
-from runtime.bundle import Artifact, sha256_of
+from export import graph, parity, precision, sensitivity
+from export.evidence import Photos
+from export.parity import ACCURACY, Accuracy
+from export.plan import made_from, plan_from_onnx
+from runtime.bundle import Artifact, Profile, Verdict, sha256_of
 from runtime.engines import ENGINES
 from runtime.engines.cuda import why_no_gpu
-from train import data
 
 if TYPE_CHECKING:
     import onnx
 
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
-    from train.table import Table
 
 Precision = Literal["fp32", "fp16", "int8"]
 TOOLS: dict[Precision, tuple[str, ...]] = {
@@ -33,7 +32,13 @@ TOOLS: dict[Precision, tuple[str, ...]] = {
     "int8": ("torch", "onnx", "nncf"),
 }
 GRAPH_ENGINES = ("onnxruntime", "openvino")
-TORCH_BATCH = 16
+# Photos on which a half graph's range is measured.
+RANGE_PHOTOS = 16
+# When the gate refuses an int8 graph: photos by which its tensors are ranked, the time for it, and the share of them
+# that may be in float32 in the end, beyond which there would be little left of int8.
+RANKING_PHOTOS = 8
+RANKING_LIMIT_S = 600.0
+MOST_PUT_BACK = 0.5
 
 
 class Job(NamedTuple):
@@ -45,71 +50,21 @@ class Job(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photos:
-    """What an export needs of the data."""
-
-    table: Table
-    calibration_NHWC: np.ndarray
-    evidence: parity.Evidence
-    gate_rows: np.ndarray
-    """Of the table, one for each photo of the evidence."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Made:
     """An artifact and where its file lies until it is committed to the bundle."""
 
     artifact: Artifact
     path: Path
 
+    def marked(self, made_from: str) -> Made:
+        """The same, with the digest of what it was made from."""
+        return Made(artifact=msgspec.structs.replace(self.artifact, made_from=made_from), path=self.path)
+
     @property
     def refused(self) -> bool:
         """No engine may serve it: it stays out of the bundle."""
         states = {verdict.state for verdict in self.artifact.verdicts}
         return "refused" in states and "passed" not in states
-
-
-def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: int, gate: int) -> Photos:
-    """Photos of the training split to calibrate on, and of the validation split to judge by, of every category."""
-    table = data.read_for(folder, page.categories, trained=page.splits, seed=int(page.provenance.get("seed", 0)))
-
-    def load(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        kept, pixels = [], []
-        for row in rows:
-            try:
-                pixels.append(images.fit(images.decode(table.paths[row]), page.preprocess))
-                kept.append(row)
-            except images.PhotoError:
-                continue
-        data.refuse_unreadable([table.paths[row] for row in set(rows) - set(kept)], len(rows))
-        return np.array(kept), np.stack(pixels)
-
-    gate_rows, photos_NHWC = load(_spread(table.rows("val"), table.kinds_N, gate))
-    return Photos(
-        table=table,
-        calibration_NHWC=load(_spread(table.rows("train"), table.kinds_N, calibration))[1],
-        evidence=parity.Evidence(
-            categories=page.categories,
-            photos_NHWC=photos_NHWC,
-            labels_NL=table.labels_NL[gate_rows],
-            reference=reference(model, page, photos_NHWC),
-        ),
-        gate_rows=gate_rows,
-    )
-
-
-def reference(model: FacetModel, page: Checkpoint, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
-    """PyTorch's own answers to uint8 RGB photos, by output name; calibrated, as the graph's are."""
-    import torch
-
-    network = graph.served(model, page)
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(photos_NHWC), TORCH_BATCH):
-            batch = torch.from_numpy(photos_NHWC[start : start + TORCH_BATCH])
-            parts.append([output.numpy() for output in network(batch)])
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return dict(zip(graph.outputs(page), columns, strict=True))
 
 
 def jobs(precisions: Sequence[Precision], targets: Sequence[str]) -> list[Job]:
@@ -122,67 +77,145 @@ def jobs(precisions: Sequence[Precision], targets: Sequence[str]) -> list[Job]:
     return graphs + plans
 
 
-def make(model: FacetModel, page: Checkpoint, photos: Photos, wanted: Sequence[Job], scratch: Path) -> Iterator[Made]:
-    """Make and judge each artifact, its file in `scratch`."""
+def make(
+    model: FacetModel,
+    page: Checkpoint,
+    photos: Photos,
+    wanted: Sequence[Job],
+    scratch: Path,
+    *,
+    accuracy: Accuracy = ACCURACY,
+    tell: Callable[[str], None] = lambda state: None,
+) -> Iterator[tuple[Job, Made]]:
+    """Make and judge each artifact, its file in `scratch`.
+
+    Args:
+        tell: told what is going on, while one artifact takes its time.
+    """
+    full = graph.graph(model, page)
+    graphs: dict[str, Made] = {}
+    for job in wanted:
+        if job.library:
+            source = graphs[job.precision]
+            if not source.refused:  # what no engine here may serve is no source for a plan, which nothing could judge
+                yield job, _plan(job, source, photos, scratch)
+            continue
+        for candidate in _candidates(job.precision, full, photos, tell):
+            made = _graph(job.precision, candidate, photos, scratch, accuracy)
+            if all(verdict.state != "refused" for verdict in made.artifact.verdicts):
+                break
+        graphs[job.precision] = made
+        yield job, made
+
+
+class Candidate(NamedTuple):
+    """A graph that may pass the gate."""
+
+    model: onnx.ModelProto
+    kept_float: tuple[str, ...] = ()
+
+
+def _candidates(
+    precision_: Precision, full: onnx.ModelProto, photos: Photos, tell: Callable[[str], None]
+) -> Iterator[Candidate]:
+    """The graph at that precision; at int8 also, one after the other, with ever more of its tensors in float32."""
+    if precision_ == "fp32":
+        yield Candidate(full)
+        return
+    if precision_ == "fp16":
+        yield Candidate(precision.to_fp16(full, photos.calibration_NHWC[:RANGE_PHOTOS]))
+        return
+    tell("int8: calibration")
+    quantised = precision.to_int8(full, photos.calibration_NHWC)
+    tell("int8: gate")
+    yield Candidate(quantised, _float_names(quantised))
+    tensors = sensitivity.quantised_tensors(quantised)
+    tell(f"int8: the cost of {len(tensors)} tensors, one by one")
+    sample = np.linspace(0, len(photos.evidence.photos_NHWC) - 1, RANKING_PHOTOS).astype(int)
+    ranked = sensitivity.costs(full, quantised, photos.evidence.photos_NHWC[np.unique(sample)], limit_s=RANKING_LIMIT_S)
+    count = 1
+    while count <= MOST_PUT_BACK * len(tensors):
+        tell(f"int8: gate, {count} of {len(tensors)} tensors in float32")
+        dearest = [cost.tensor for cost in ranked[:count]]
+        model = sensitivity.put_back(full, quantised, dearest)
+        yield Candidate(model, tuple(dict.fromkeys([*dearest, *_float_names(model)])))
+        count *= 2
+
+
+def _float_names(model: onnx.ModelProto) -> tuple[str, ...]:
+    return tuple(node.name for node in sensitivity.float_layers(model))
+
+
+def _graph(precision_: Precision, candidate: Candidate, photos: Photos, scratch: Path, accuracy: Accuracy) -> Made:
     import onnx
 
-    full = graph.graph(model, page)
-    graphs: dict[str, Path] = {}
-    refused: set[str] = set()
-    for job in wanted:
-        if job.library and job.precision in refused:
-            continue  # what no engine here may serve is no source for a plan, which nothing here could judge
-        stem = scratch / "-".join(filter(None, job))
-        if job.library:
-            path = stem.with_suffix(".plan")
-            plan = engine.plan_from_onnx(
-                graphs[job.precision],
-                path,
-                package=ENGINES[job.library].package,
-                target=job.target or None,
-                profile=engine.Profile(),
-            )
-            engines: tuple[str, ...] = (job.library,)
-            built_with = {plan.library: plan.version}
-        else:
-            path = graphs[job.precision] = stem.with_suffix(".onnx")
-            onnx.save(_at(job.precision, full, photos.calibration_NHWC), path)
-            engines, built_with = GRAPH_ENGINES, {name: version(name) for name in TOOLS[job.precision]}
-        sha256 = sha256_of(path)
-        artifact = Artifact(
-            file=".".join(filter(None, ("model", job.precision, job.target, sha256[:8], path.suffix[1:]))),
-            sha256=sha256,
-            bytes=path.stat().st_size,
-            precision=job.precision,
+    path = scratch / f"{precision_}.onnx"
+    onnx.save(candidate.model, path)
+    verdicts = (
+        parity.judge(path, precision_, name, hint, photos.evidence, accuracy=accuracy)
+        for name in GRAPH_ENGINES
+        for hint in parity.hints(name, precision_)
+    )
+    return _made(
+        path,
+        Job(precision_),
+        engines=GRAPH_ENGINES,
+        built_with={name: version(name) for name in TOOLS[precision_]},
+        kept_float=candidate.kept_float,
+        verdicts=tuple(verdicts),
+    )
+
+
+def _plan(job: Job, source: Made, photos: Photos, scratch: Path) -> Made:
+    path = scratch / f"{job.precision}-{job.library}-{job.target}.plan"
+    plan = plan_from_onnx(
+        source.path, path, package=ENGINES[job.library].package, target=job.target or None, profile=Profile()
+    )
+    verdicts = (
+        parity.judge(path, job.precision, job.library, hint, photos.evidence)
+        for hint in parity.hints(job.library, job.precision)
+    )
+    return _made(
+        path,
+        job,
+        engines=(job.library,),
+        built_with={plan.library: plan.version},
+        made_from=made_from(
+            source.artifact.sha256,
+            library=plan.library,
+            version=plan.version,
             target=job.target,
-            engines=engines,
-            built_with=built_with,
-            verdicts=tuple(
-                parity.judge(path, job.precision, name, hint, photos.evidence)
-                for name in engines
-                for hint in parity.hints(name, job.precision)
-            ),
-        )
-        made = Made(artifact=artifact, path=path)
-        if made.refused:
-            refused.add(job.precision)
-        yield made
+            profile=plan.profile,
+        ),
+        profile=plan.profile,
+        kept_float=source.artifact.kept_float,
+        verdicts=tuple(verdicts),
+    )
 
 
-def _at(precision_: Precision, full: onnx.ModelProto, calibration_NHWC: np.ndarray) -> onnx.ModelProto:
-    if precision_ == "fp16":
-        return precision.to_fp16(full)
-    if precision_ == "int8":
-        return precision.to_int8(full, calibration_NHWC)
-    return full
-
-
-def _spread(rows: np.ndarray, kinds_N: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the rows, as many of each category where it has them, and those evenly spaced."""
-    groups = sorted((rows[kinds_N[rows] == kind] for kind in np.unique(kinds_N[rows])), key=len)
-    chosen: list[np.ndarray] = []
-    # The smallest first: what it lacks, the larger ones make up for.
-    for index, group in enumerate(groups):
-        share = min(len(group), (count - sum(map(len, chosen))) // (len(groups) - index))
-        chosen.append(group[np.linspace(0, len(group) - 1, share).astype(int)])
-    return np.sort(np.concatenate(chosen))
+def _made(
+    path: Path,
+    job: Job,
+    *,
+    engines: tuple[str, ...],
+    built_with: dict[str, str],
+    kept_float: tuple[str, ...],
+    verdicts: tuple[Verdict, ...],
+    profile: Profile | None = None,
+    made_from: str = "",
+) -> Made:
+    sha256 = sha256_of(path)
+    artifact = Artifact(
+        file=".".join(filter(None, ("model", job.precision, job.target, sha256[:8], path.suffix[1:]))),
+        sha256=sha256,
+        bytes=path.stat().st_size,
+        precision=job.precision,
+        target=job.target,
+        engines=engines,
+        built_with=built_with,
+        profile=profile,
+        kept_float=kept_float,
+        made_from=made_from,
+        verdicts=verdicts,
+    )
+    return Made(artifact=artifact, path=path)

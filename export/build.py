@@ -8,7 +8,7 @@ python -m export.build --precision fp16
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,8 @@ from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.terminal import note, positive, print_table, progress
 
 if TYPE_CHECKING:
-    from export.artifacts import Made
+    from export.artifacts import Job, Made
+    from runtime.bundle import Artifact
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
@@ -57,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--calibration-photos", type=positive, default=128, metavar="N", help="default: %(default)s")
     parser.add_argument("--gate-photos", type=positive, default=256, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--allow-drop",
+        type=_points,
+        metavar="POINTS",
+        help="of the mean HM that an artifact may lose, where labels are enough to tell (default: 0.5)",
+    )
     parser.add_argument("--out", type=Path, default=Path("bundles"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
     return parser
@@ -74,10 +81,49 @@ def build(args: argparse.Namespace) -> int:
     root = args.checkpoints or default_checkpoints(args.quiet)
     refused = 0
     for folder, slugs in asked(root, args.category, split=args.split).items():
-        model, page = checkpoint.load(folder)
-        pieces = checkpoint.split(model, page) if args.split else [(model, page)]
-        refused += sum(build_one(*piece, targets, args) for piece in pieces if piece[1].slug in slugs)
+        page = checkpoint.read(folder)
+        pages = checkpoint.pages(page) if args.split else [page]
+        orders = [order(folder, each, targets, args) for each in pages if each.slug in slugs]
+        if not all(each.done for each in orders):
+            model, page = checkpoint.load(folder)
+            models = checkpoint.split(model, page) if args.split else [(model, page)]
+            by_slug = {piece.slug: model for model, piece in models}
+        for each in orders:
+            if each.done:
+                show(each.page, each.standing.values())
+                note(f"unchanged: {each.into}", quiet=args.quiet)
+            else:
+                refused += build_one(by_slug[each.page.slug], each, args)
     return PARTLY_DONE if refused else DONE
+
+
+class Order(NamedTuple):
+    """A bundle to build."""
+
+    page: Checkpoint
+    into: Path
+    data: Path
+    digests: dict[Job, str]
+    """Every artifact asked for, and a digest of what a graph is made from."""
+    standing: dict[Job, Artifact]
+    """Those that are there and would come out the same."""
+
+    @property
+    def done(self) -> bool:
+        return self.standing.keys() == self.digests.keys()
+
+
+def order(folder: Path, page: Checkpoint, targets: Sequence[str], args: argparse.Namespace) -> Order:
+    """What is asked for of one checkpoint, found without opening the network."""
+    from export import artifacts, unchanged
+    from train import checkpoint
+
+    data = data_folder(args.data, page.provenance, quiet=args.quiet)
+    options = {name: getattr(args, name) for name in ("calibration_photos", "gate_photos", "allow_drop")}
+    jobs = artifacts.jobs(args.precision, targets)
+    digests = unchanged.digests(page, folder / checkpoint.WEIGHTS, data, jobs, options)
+    into = args.out / page.slug
+    return Order(page, into, data, digests, unchanged.standing(into, digests))
 
 
 class Offer(NamedTuple):
@@ -122,51 +168,53 @@ def asked(root: Path, names: Sequence[str], *, split: bool) -> dict[Path, list[s
     return made
 
 
-def build_one(model: FacetModel, page: Checkpoint, targets: Sequence[str], args: argparse.Namespace) -> int:
+def build_one(model: FacetModel, asked: Order, args: argparse.Namespace) -> int:
     """Build one bundle and print its table; gives the number of refused artifacts."""
-    from export import artifacts, commit
+    from export import artifacts, commit, evidence
+    from export.parity import ACCURACY
 
-    photos = artifacts.gather(
-        model,
-        page,
-        data_folder(args.data, page.provenance, quiet=args.quiet),
-        calibration=args.calibration_photos,
-        gate=args.gate_photos,
-    )
-    jobs = artifacts.jobs(args.precision, targets)
+    page = asked.page
+    photos = evidence.gather(model, page, asked.data, calibration=args.calibration_photos, gate=args.gate_photos)
+    jobs = [job for job in asked.digests if job not in asked.standing]
+    accuracy = ACCURACY if args.allow_drop is None else ACCURACY.raised(args.allow_drop / 100)
     made: list[Made] = []
-    into = args.out / page.slug
     with (
-        commit.scratch(into) as scratch,
+        commit.scratch(asked.into) as scratch,
         progress(f"{page.name}, export", len(jobs), quiet=args.quiet) as advance,
     ):
-        for result in artifacts.make(model, page, photos, jobs, scratch):
-            made.append(result)
+        for job, result in artifacts.make(model, page, photos, jobs, scratch, accuracy=accuracy, tell=advance.tell):
+            made.append(result if job.library else result.marked(asked.digests[job]))
             advance(1)
         kept = [result for result in made if not result.refused]
-        commit.commit(into, model, page, photos, kept)
-    print_table(f"{page.name}: {len(photos.evidence.photos_NHWC)} photos at the gate", COLUMNS, rows(made))
+        commit.commit(asked.into, model, page, photos, kept)
+    show(page, [*asked.standing.values(), *(result.artifact for result in made)], len(photos.evidence.photos_NHWC))
     if kept:
-        note(f"bundle: {into}", quiet=args.quiet)
+        note(f"bundle: {asked.into}", quiet=args.quiet)
     else:
-        note(f"nothing passed the gate: {into} is as it was")
+        note(f"nothing passed the gate: {asked.into} is as it was")
     return len(made) - len(kept)
 
 
-def rows(made: Sequence[Made]) -> list[list[str]]:
+def show(page: Checkpoint, artifacts: Iterable[Artifact], photos: int | None = None) -> None:
+    """Print the table of a bundle's artifacts."""
+    judged = "" if photos is None else f": {photos} photos at the gate"
+    print_table(f"{page.name}{judged}", COLUMNS, rows(artifacts))
+
+
+def rows(artifacts: Iterable[Artifact]) -> list[list[str]]:
     """The table: a row for each artifact on each engine."""
     lines = []
-    for result in made:
-        for verdict in result.artifact.verdicts:
+    for artifact in artifacts:
+        for verdict in artifact.verdicts:
             figures = verdict.figures
             lines.append(
                 [
-                    " ".join(filter(None, (result.artifact.precision, result.artifact.target))),
+                    " ".join(filter(None, (artifact.precision, artifact.target))),
                     " ".join(filter(None, (verdict.engine, verdict.hint))),
-                    f"{result.artifact.bytes / 1e6:.2f}",
+                    f"{artifact.bytes / 1e6:.2f}",
                     f"{figures['probability_difference']:.1e}" if figures else "",
                     f"{figures['agreement']:.3f}" if figures else "",
-                    f"{figures['hm']:.3f}" if figures else "",
+                    f"{figures['hm']:.3f}" if "hm" in figures else "",
                     f"{verdict.images_per_s:.1f}" if verdict.images_per_s else "",
                     f"{verdict.state}: {verdict.reason}" if verdict.reason else verdict.state,
                 ]
@@ -225,6 +273,16 @@ def _is_joint_with(folder: Path, slug: str) -> bool:
 
     categories = checkpoint.read(folder).categories
     return len(categories) > 1 and any(category.called(slug) for category in categories)
+
+
+def _points(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"must be a number of points, 0 to 100, got {text!r}")
+    return number
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export import artifacts, graph, parity
+from export import artifacts, evidence, graph, parity
 from runtime import __version__, bundle, images
 from runtime.bundle import Artifact, Bundle, Golden, GoldenPhoto
 from runtime.errors import UserError
@@ -46,7 +46,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def commit(
-    folder: Path, model: FacetModel, page: Checkpoint, photos: artifacts.Photos, made: Sequence[artifacts.Made]
+    folder: Path, model: FacetModel, page: Checkpoint, photos: evidence.Photos, made: Sequence[artifacts.Made]
 ) -> None:
     """Add what was made to the bundle in `folder`; what the same checkpoint gave before stays, else it starts anew."""
     if not made:
@@ -86,7 +86,7 @@ def _earlier(folder: Path, page: Checkpoint, made: Sequence[Artifact]) -> list[A
     return [kept for kept in before.artifacts if (kept.precision, kept.target, kept.engines) not in again]
 
 
-def _golden(folder: Path, model: FacetModel, page: Checkpoint, photos: artifacts.Photos) -> Golden:
+def _golden(folder: Path, model: FacetModel, page: Checkpoint, photos: evidence.Photos) -> Golden:
     """Photos that show as many labels as few can, stored small, and PyTorch's answers to them as stored."""
     named: list[GoldenPhoto] = []
     pixels: list[np.ndarray] = []
@@ -98,7 +98,7 @@ def _golden(folder: Path, model: FacetModel, page: Checkpoint, photos: artifacts
         bundle.replace_file(path, content)
         named.append(GoldenPhoto(file=f"golden/{path.name}", sha256=sha256))
         pixels.append(images.fit(images.decode(path), page.preprocess))
-    answers = artifacts.reference(model, page, np.stack(pixels))
+    answers = evidence.reference(model, page, np.stack(pixels))
     return Golden(
         photos=tuple(named),
         probabilities={

@@ -1,217 +1,311 @@
-"""A plan from an ONNX file, through one path for TensorRT-RTX, which builds without a GPU, and TensorRT.
+"""Command: plans for bundles, from their own graphs, on the device that will run them or for one that is named.
 
-Precision is the graph's: half tensors stay half and Q/DQ pairs become INT8, as the network is strongly typed.
-It needs `runtime` alone, so that an edge box builds its own plan from a bundle's ONNX.
+python -m export.engine bundles/t-shirt --precision fp16
 """
 
 from __future__ import annotations
 
-import importlib
-import time
+import argparse
+import os
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from runtime.engines import require
-from runtime.engines.cuda import why_no_gpu
-from runtime.engines.trt import kept_log, telling
-from runtime.errors import UserError
+from msgspec.structs import replace
 
-RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
-"""GPU kinds that TensorRT-RTX builds for on any machine: Turing, A100, Ampere, Ada, Blackwell, GB10."""
+from export.plan import RTX_TARGETS, Options, Plan, library_for, made_from, plan_from_onnx
+from runtime import golden
+from runtime.bundle import Artifact, Bundle, Profile, Verdict, checked_file, find, load, save, sha256_of
+from runtime.engines import ENGINES
+from runtime.engines.cuda import gpu_here, why_no_gpu
+from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.terminal import note, positive, print_table, progress
 
-REPORT_EVERY_S = 0.1
+COLUMNS = ("plan", "MB", "seconds", "tensors of the parsed network", "verdict")
+TITLE = "Tensor types are the parsed network's, which are the graph's; those of a plan's own layers show on a GPU alone"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.engine",
+        description="Build TensorRT plans from the graphs in bundles, and make them part of those bundles.",
+    )
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="a bundle, or a folder of them")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=["fp32", "fp16", "int8"],
+        default=["fp16"],
+        metavar="P",
+        help="of the graph: fp32, fp16, int8 (default: fp16)",
+    )
+    parser.add_argument(
+        "--target",
+        nargs="+",
+        metavar="SM",
+        help=f"build with TensorRT-RTX for GPUs that need not be here: {', '.join(RTX_TARGETS)} "
+        "(default: for the GPU here, with TensorRT where it is installed)",
+    )
+    shape = Profile()
+    parser.add_argument(
+        "--batch",
+        nargs=3,
+        type=positive,
+        default=[shape.min_batch, shape.opt_batch, shape.max_batch],
+        metavar=("MIN", "OPT", "MAX"),
+        help="photos at a time: the fewest, those that kernels are chosen for, the most "
+        f"(default: {shape.min_batch} {shape.opt_batch} {shape.max_batch})",
+    )
+    parser.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="TensorRT's measurements, kept for the next build"
+    )
+    parser.add_argument(
+        "--hardware-compatible", action="store_true", help="TensorRT: for every GPU from Ampere on; slower"
+    )
+    parser.add_argument(
+        "--version-compatible", action="store_true", help="TensorRT: for later versions of it too; slower"
+    )
+    parser.add_argument("--rebuild", action="store_true", help="make anew what is there and unchanged")
+    parser.add_argument(
+        "--log", type=Path, metavar="DIR", help="keep all that the library says (default: of failed builds, beside it)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return exit_code(lambda: build(args))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
-    """The batch sizes that a plan accepts."""
+class Job:
+    """One plan to make."""
 
-    min_batch: int = 1
-    """One photo must run alone."""
-    opt_batch: int = 8
-    """The size that kernels are chosen for."""
-    max_batch: int = 32
-    """What the buffers are sized for: 14 MB of pixels at 384 px; larger batches run in pieces."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
-            raise UserError(
-                "a profile's batches must rise from 1 up; "
-                f"got min {self.min_batch}, opt {self.opt_batch}, max {self.max_batch}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A plan as written, and what it was built with."""
-
-    path: Path
-    size_bytes: int
+    folder: Path
+    slug: str
+    graph: Artifact
     library: str
     version: str
-    target: str | None
-    """One of RTX_TARGETS; None where it is the GPU of the machine that built it."""
+    target: str
+    """Empty for the GPU here."""
     profile: Profile
-    build_s: float
-    tensor_types: dict[str, int]
-    """How many of the parsed network's tensors have each type, e.g. {"HALF": 210, "INT8": 55}."""
-    log: tuple[str, ...]
+    options: Options
+
+    @property
+    def stem(self) -> str:
+        return ".".join(filter(None, ("model", self.graph.precision, self.target)))
+
+    @property
+    def made_from(self) -> str:
+        return made_from(
+            self.graph.sha256,
+            library=self.library,
+            version=self.version,
+            target=self.target,
+            profile=self.profile,
+            options=self.options,
+        )
+
+    def replaces(self, artifact: Artifact) -> bool:
+        """Whether the bundle's artifact is an earlier plan of the same kind."""
+        kind = (artifact.precision, artifact.target, artifact.engines)
+        return kind == (self.graph.precision, self.target, (self.library,))
 
 
-def plan_from_onnx(
-    onnx_path: Path,
-    plan_path: Path,
-    *,
-    package: str,
-    target: str | None,
-    profile: Profile,
-    on_progress: Callable[[float], None] | None = None,
-) -> Plan:
-    """The plan, written to `plan_path` in one step, or not at all.
-
-    Args:
-        package: `tensorrt_rtx`, with one of RTX_TARGETS; or `tensorrt`, for the GPU here, with no target.
-        on_progress: told the fraction of the library's steps done, up to 1.0, from the caller's own thread.
-    """
-    library = package.replace("_", "-")
-    require(library)
-    if package == "tensorrt":
-        _check_own_gpu(target)
-    trt = importlib.import_module(package)
-    log: list[str] = []
-    logger = kept_log(trt, log)
-    builder = trt.Builder(logger)
-    network = _parsed(trt, builder, logger, onnx_path)
-    config = builder.create_builder_config()
-    if package == "tensorrt_rtx":
-        _aim(trt, config, target)
-    _add_profile(builder, network, config, profile, onnx_path)
-    started_s = time.perf_counter()
-    serialised = _built(trt, builder, network, config, on_progress or (lambda fraction: None))
-    build_s = time.perf_counter() - started_s
-    if serialised is None:
-        raise UserError(f"{library} {trt.__version__} cannot build {onnx_path}: {telling(log)}")
-    _write(plan_path, serialised)
-    return Plan(
-        path=plan_path,
-        size_bytes=serialised.nbytes,
-        library=library,
-        version=trt.__version__,
-        target=target,
-        profile=profile,
-        build_s=build_s,
-        tensor_types=_tensor_types(network),
-        log=tuple(log),
-    )
-
-
-def _check_own_gpu(target: str | None) -> None:
-    if target is not None:
-        raise UserError(f"tensorrt builds for this machine's own GPU alone; got target {target!r}")
-    if reason := why_no_gpu():
-        raise UserError(f"tensorrt builds only beside the GPU that will run the plan: {reason}")
-
-
-def _aim(trt: ModuleType, config: Any, target: str | None) -> None:
-    known = [name for name in RTX_TARGETS if hasattr(trt.ComputeCapability, name.upper())]
-    if target not in known:
-        raise UserError(f"tensorrt-rtx {trt.__version__} has no target {target!r}; choose one of: {', '.join(known)}")
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0)
-
-
-def _parsed(trt: ModuleType, builder: Any, logger: Any, onnx_path: Path) -> Any:
-    # A choice on 10.x, on 11 the only kind of network: the flag may be gone.
-    strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if strong is None else 1 << int(strong))
-    parser = trt.OnnxParser(network, logger)
-    # By its path, not its bytes: weights may lie in a file beside it.
-    if not parser.parse_from_file(str(onnx_path)):
-        error = parser.get_error(0)
-        where = f"node {error.node_name() or error.node()} ({error.node_operator()}): "
-        raise UserError(f"{onnx_path} does not parse: {where if error.node_operator() else ''}{error.desc()}")
-    return network
-
-
-def _add_profile(builder: Any, network: Any, config: Any, profile: Profile, onnx_path: Path) -> None:
-    limits = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        images = network.get_input(index)
-        batch, *rest = images.shape
-        if batch != -1 or -1 in rest:
-            raise UserError(
-                f"{onnx_path}: input {images.name!r} has shape {(batch, *rest)}; "
-                "a plan needs the batch dynamic (-1) and every other dimension fixed"
-            )
-        sizes = (profile.min_batch, profile.opt_batch, profile.max_batch)
-        limits.set_shape(images.name, *((size, *rest) for size in sizes))
-    config.add_optimization_profile(limits)
-
-
-def _built(trt: ModuleType, builder: Any, network: Any, config: Any, on_progress: Callable[[float], None]) -> Any:
-    """The serialised plan, or None where the library gave up.
-
-    It builds on a thread of its own: the bindings swallow whatever is raised inside their callbacks, Ctrl-C too.
-    """
-    monitor = config.progress_monitor = _monitor(trt)
-    with ThreadPoolExecutor(1) as thread:
-        build = thread.submit(builder.build_serialized_network, network, config)
-        try:
-            while wait([build], REPORT_EVERY_S).not_done:
-                on_progress(monitor.fraction)
-        finally:
-            monitor.stopped = True
-    serialised = build.result()
-    if serialised is not None:
-        on_progress(1.0)
-    return serialised
-
-
-def _monitor(trt: ModuleType) -> Any:
-    """A progress monitor with the `fraction` done so far, whose build ends early once it is `stopped`."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)  # the binding refuses super().__init__
-            self.fraction = 0.0
-            self.stopped = False
-            self._spans: dict[str, tuple[float, float]] = {}
-            """For each phase under way, where its next step starts and how much of the whole a step is."""
-
-        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            start, width = self._spans.get(parent or "", (0.0, 1.0))
-            self._spans[name] = (start, width / steps)
-
-        def step_complete(self, name: str, step: int) -> bool:
-            start, width = self._spans.get(name, (self.fraction, 0.0))
-            self._spans[name] = (start + width, width)
-            # A step may hold several phases, each of which starts again where the step does.
-            self.fraction = max(self.fraction, start + width)
-            return not self.stopped
-
-        def phase_finish(self, name: str) -> None:
-            self._spans.pop(name, None)
-
-    return Monitor()
-
-
-def _tensor_types(network: Any) -> dict[str, int]:
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    made = [layer.get_output(index) for layer in layers for index in range(layer.num_outputs)]
-    return dict(Counter(tensor.dtype.name for tensor in inputs + made))
-
-
-def _write(plan_path: Path, serialised: Any) -> None:
-    plan_path.parent.mkdir(parents=True, exist_ok=True)
-    beside = plan_path.with_name(f"{plan_path.name}.part")
+def build(args: argparse.Namespace) -> int:
+    rows, refused = [], 0
     try:
-        beside.write_bytes(serialised)
-        beside.replace(plan_path)
+        for job in jobs(args):
+            if not args.rebuild and (kept := unchanged(job)):
+                note(
+                    f"kept, as nothing it is made from has changed: {job.folder / kept.file} (make it anew: --rebuild)"
+                )
+                continue
+            plan, artifact = build_one(job, log_folder=args.log, quiet=args.quiet)
+            rows.append(row(job, plan, artifact))
+            refused += artifact.verdicts[0].state == "refused"
     finally:
-        beside.unlink(missing_ok=True)
+        # Also where a later one failed: these are in their bundles.
+        if rows:
+            print_table(TITLE, COLUMNS, rows)
+    return PARTLY_DONE if refused else DONE
+
+
+def jobs(args: argparse.Namespace) -> list[Job]:
+    """The plans asked for, all that a build needs checked before the first, which may take minutes."""
+    minimum, best, maximum = args.batch
+    profile = Profile(min_batch=minimum, opt_batch=best, max_batch=maximum)
+    options = Options(
+        hardware_compatible=args.hardware_compatible,
+        version_compatible=args.version_compatible,
+        timing_cache=args.timing_cache,
+    )
+    library, targets = library_here(args.target)
+    for target in targets:
+        version = library_for(ENGINES[library].package, target or None, options).__version__
+    return [
+        Job(
+            folder=folder,
+            slug=page.slug,
+            graph=graph,
+            library=library,
+            version=version,
+            target=target,
+            profile=profile,
+            options=options,
+        )
+        for root in args.bundles
+        for folder in find(root).values()
+        for page in [checked_page(folder)]
+        for precision in dict.fromkeys(args.precision)
+        for graph in [source(folder, page, precision)]
+        for target in targets
+    ]
+
+
+def library_here(targets: Sequence[str] | None) -> tuple[str, list[str]]:
+    """The library to build with and its targets: those asked for, else the GPU here, where TensorRT needs no name."""
+    if targets:
+        return "tensorrt-rtx", list(dict.fromkeys(targets))
+    gpu = gpu_here()
+    if ENGINES["tensorrt-rtx"].installed() and not (gpu and ENGINES["tensorrt"].installed()):
+        if gpu:
+            return "tensorrt-rtx", [gpu]
+        raise UserError(
+            f"no GPU to build for: {why_no_gpu()}\n"
+            f"tensorrt-rtx builds for one that is elsewhere, of these: --target {' '.join(RTX_TARGETS)}"
+        )
+    return "tensorrt", [""]
+
+
+def checked_page(folder: Path) -> Bundle:
+    """The bundle's page, the golden photos that will judge the plans checked with it."""
+    page = load(folder)
+    for photo in page.golden.photos:
+        checked_file(folder, photo.file, photo.sha256)
+    return page
+
+
+def source(folder: Path, page: Bundle, precision: str) -> Artifact:
+    """The bundle's graph of that precision, its file checked; UserError where there is none to be trusted."""
+    graphs = {artifact.precision: artifact for artifact in page.artifacts if artifact.file.endswith(".onnx")}
+    command = f"python -m export.build --category {page.slug} --precision {precision} --out {folder.parent}"
+    if precision not in graphs:
+        raise UserError(
+            f"{folder} has no {precision} graph to build a plan from; it has: {', '.join(graphs) or 'none'}\n"
+            f"name one that it has with --precision, or build it where the checkpoint is: {command}"
+        )
+    graph = graphs[precision]
+    if all(verdict.state != "passed" for verdict in graph.verdicts):
+        said = "; ".join(f"{v.engine} {v.state}: {v.reason}" for v in graph.verdicts) or "none has tried"
+        raise UserError(f"no engine passed the {precision} graph of {folder} ({said})\nbuild it anew with: {command}")
+    checked_file(folder, graph.file, graph.sha256)
+    return graph
+
+
+def unchanged(job: Job) -> Artifact | None:
+    """The plan that is there, where it is whole and a build would only make it again."""
+    page = load(job.folder)
+    kept = next((one for one in page.artifacts if job.replaces(one) and one.made_from == job.made_from), None)
+    if kept is None:
+        return None
+    try:
+        checked_file(job.folder, kept.file, kept.sha256)
+    except UserError:
+        return None
+    # A plan for "the GPU here" may have come from a machine with another: only running it tells.
+    if not job.target and judged(job, page, kept).state == "unrun":
+        return None
+    return kept
+
+
+def build_one(job: Job, *, log_folder: Path | None, quiet: bool) -> tuple[Plan, Artifact]:
+    """Build a plan and make it part of its bundle, unless it is refused.
+
+    What lies in the folder meanwhile is what the next save sweeps. The log is among it, so that it is there where it is
+    needed, after a failure or a kill, and gone with the next plan; elsewhere it stays.
+    """
+    log_path = job.folder / f"{job.stem}.log"
+    if log_folder:
+        log_path = log_folder / log_path.name.replace("model", job.slug)
+    try:
+        with progress(
+            f"{job.slug}, {job.graph.precision} plan for {job.target or 'this GPU'}", 100, quiet=quiet
+        ) as bar:
+            done = 0.0
+
+            def advance(fraction: float) -> None:
+                nonlocal done
+                bar(100 * fraction - done)
+                done = 100 * fraction
+
+            plan = plan_from_onnx(
+                job.folder / job.graph.file,
+                job.folder / f"{job.stem}.plan",
+                package=ENGINES[job.library].package,
+                target=job.target or None,
+                profile=job.profile,
+                options=job.options,
+                log_path=log_path,
+                on_progress=advance,
+            )
+        return plan, committed(job, plan)
+    except OSError as err:
+        raise UserError(
+            f"cannot write {err.filename or job.folder}: {err.strerror}; {job.folder} is as it was\n"
+            "mend that, then type the same command again"
+        ) from err
+
+
+def committed(job: Job, plan: Plan) -> Artifact:
+    """The plan as an artifact, in the bundle's page in place of an earlier one; a refused one is swept instead."""
+    page = load(job.folder)  # again: a build takes minutes
+    if not plan.path.exists() or job.graph.sha256 not in {one.sha256 for one in page.artifacts}:
+        raise UserError(f"{job.folder} was built anew meanwhile, so this plan is not kept\ntype the same command again")
+    sha256 = sha256_of(plan.path)
+    artifact = Artifact(
+        file=f"{job.stem}.{sha256[:8]}.plan",
+        sha256=sha256,
+        bytes=plan.size_bytes,
+        precision=job.graph.precision,
+        target=job.target,
+        engines=(job.library,),
+        built_with={plan.library: plan.version},
+        profile=plan.profile,
+        made_from=job.made_from,
+    )
+    os.replace(plan.path, job.folder / artifact.file)
+    artifact = replace(artifact, verdicts=(judged(job, page, artifact),))
+    if artifact.verdicts[0].state != "refused":
+        others = [one for one in page.artifacts if not job.replaces(one)]
+        page = replace(page, artifacts=(*others, artifact))
+    try:
+        save(job.folder, page)  # the one step, and the sweep
+    except OSError:
+        if artifact.file not in {one.file for one in load(job.folder).artifacts}:
+            (job.folder / artifact.file).unlink()  # the largest thing there, on a disk that may be full
+        raise
+    return artifact
+
+
+def row(job: Job, plan: Plan, artifact: Artifact) -> list[str]:
+    types = Counter(plan.tensor_types).most_common()
+    (verdict,) = artifact.verdicts
+    return [
+        " ".join(filter(None, (job.slug, artifact.precision, artifact.target))),
+        f"{plan.size_bytes / 1e6:.2f}",
+        f"{plan.build_s:.1f}",
+        ", ".join(f"{name} {count}" for name, count in types),
+        f"{verdict.state}: {verdict.reason}" if verdict.reason else verdict.state,
+    ]
+
+
+def judged(job: Job, page: Bundle, plan: Artifact) -> Verdict:
+    """What the golden photos say of the plan, where its GPU is here."""
+    return golden.check(job.folder, page, plan, job.library)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

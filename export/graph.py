@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from typing import TYPE_CHECKING
 
+from export import names
 from train.checkpoint import Checkpoint
 from train.network import FacetModel, normalise, tempered
 
@@ -48,7 +50,32 @@ def outputs(page: Checkpoint) -> list[str]:
 
 
 def graph(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
-    """The ONNX graph of the served network, batch dynamic, checked in full."""
+    """The ONNX graph of the served network, batch dynamic, rewritten to fewer operations, checked in full.
+
+    It says itself what it is of: the categories with their classes and the preprocessing, as JSON in its metadata.
+    """
+    import onnx
+
+    from export import rewrite
+    from runtime import __version__
+
+    made = plain(model, page)
+    for fold in (rewrite.fold_layer_scales, rewrite.fold_norms, rewrite.fold_pixels):
+        fold(made)
+    made.producer_name, made.producer_version = "facet-edge", __version__
+    said = {
+        "categories": [
+            {"name": category.name, "attributes": {one.name: list(one.classes) for one in category.attributes}}
+            for category in page.categories
+        ],
+        "preprocess": {name: getattr(page.preprocess, name) for name in page.preprocess.__struct_fields__},
+    }
+    onnx.helper.set_model_props(made, {name: json.dumps(value) for name, value in said.items()})
+    return checked(made)
+
+
+def plain(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
+    """The graph as PyTorch's exporter gives it, with names that can be followed."""
     import torch
 
     size = page.preprocess
@@ -71,6 +98,7 @@ def graph(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
         )
     assert program is not None
     made = program.model_proto
+    names.readable(made, "network.")
     # The exporter's notes, down to the source lines and folders of the machine: they would travel with the bundle,
     # weigh up to half as much as a small network, and give one network another sha256 in another folder.
     graph = made.graph

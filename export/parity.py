@@ -1,52 +1,40 @@
-"""The gate: does an artifact on an engine answer as PyTorch does, on real photos, in every slot of a batch?"""
+"""The gate: does an artifact on an engine answer as PyTorch does, on real photos, and is it as often right?"""
 
-# N photos, K classes
+# N photos, K classes, S resamples
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Category, Verdict
-from runtime.engines import ENGINES, EngineOptions, open_engine
-from runtime.errors import UserError
+from runtime import fidelity
+from runtime.bundle import Attribute, Category, Verdict
+from runtime.fidelity import LIMITS, Answers
 from train.config import MISSING
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtime.engines import Engine
-
-BATCH = 16
+# Labels of all attributes together from which on accuracy is judged: with fewer, chance alone moves it by points.
+ENOUGH_LABELS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How far an artifact of one precision may stray from PyTorch."""
+class Accuracy:
+    """How much of the mean HM an artifact may lose."""
 
-    probability: float
-    """Largest difference of any probability of any photo; so a label can change only where PyTorch's own two best
-    were within twice this."""
-    agreement: float
-    """Smallest share of labels that stay, over all attributes."""
-    slot: float
-    """Largest difference of a probability between a photo alone and in a mixed batch, on one engine."""
-    hm_lost: float = 0.015
-    """Largest fall of the mean HM, judged where there are labels enough to measure it."""
+    lost: float = 0.005
+    bound: float = 0.015
+    """What the loss is below with 95 % certainty over other photos: the paired bootstrap's one-sided bound."""
+
+    def raised(self, drop: float) -> Accuracy:
+        """The limits of someone who accepts that loss, with the same room for chance above it."""
+        return Accuracy(lost=max(self.lost, drop), bound=max(self.bound, drop + self.bound - self.lost))
 
 
-LIMITS = {
-    # Float addition in another order moves a probability by 1e-6; a wrong kernel or layout moves it far more.
-    "fp32": Limits(probability=1e-4, agreement=0.999, slot=1e-4),
-    # Half keeps 11 bits: over fifty layers some 2e-3 of a logit, and rounding may change with the batch's kernel.
-    "fp16": Limits(probability=2e-2, agreement=0.98, slot=5e-3),
-    # Seven bits an activation. A value on a rounding edge falls either way with the batch's kernel.
-    "int8": Limits(probability=0.35, agreement=0.85, slot=5e-2),
-}
-ENOUGH_LABELS = 500
+ACCURACY = Accuracy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +44,15 @@ class Evidence:
     categories: tuple[Category, ...]
     photos_NHWC: np.ndarray
     labels_NL: np.ndarray
+    groups_N: np.ndarray
+    """Which photos belong together, by any names."""
     reference: Mapping[str, np.ndarray]
     """Float32 [N, K] by output name."""
+
+    @property
+    def attributes(self) -> list[Attribute]:
+        """Every attribute, in the order of the labels' columns."""
+        return [attribute for category in self.categories for attribute in category.attributes]
 
 
 def hints(engine: str, precision: str) -> tuple[str, ...]:
@@ -68,116 +63,60 @@ def hints(engine: str, precision: str) -> tuple[str, ...]:
     return ("", "float") if engine == "onnxruntime" and precision == "int8" else ("",)
 
 
-def judge(path: Path, precision: str, engine: str, hint: str, evidence: Evidence) -> Verdict:
+def judge(
+    path: Path, precision: str, engine: str, hint: str, evidence: Evidence, *, accuracy: Accuracy = ACCURACY
+) -> Verdict:
     """The gate's verdict on one artifact on one engine; `unrun` where the engine or its device is not here."""
-    if not ENGINES[engine].installed():
-        return Verdict(engine=engine, hint=hint, state="unrun", reason="not installed where it was built")
-    try:
-        with open_engine(engine, path, EngineOptions(hint=hint)) as opened:
-            answers, images_per_s = _run(opened, evidence.photos_NHWC)
-            slots = _slots(opened, evidence.photos_NHWC, answers)
-    except UserError as err:
-        return Verdict(engine=engine, hint=hint, state="unrun", reason=str(err).splitlines()[0])
-    except Exception as err:  # noqa: BLE001  every engine has a family of errors of its own, and one graph is not the build
-        said = str(err).strip().splitlines() or [type(err).__name__]
-        return Verdict(engine=engine, hint=hint, state="refused", reason=f"cannot be run: {said[0]}")
-    figures = measure(answers, evidence) | {"slot_difference": slots}
-    reason = complaint(figures, LIMITS[precision])
-    return Verdict(
-        engine=engine,
-        hint=hint,
-        state="refused" if reason else "passed",
-        reason=reason,
-        figures={name: round(value, 6) for name, value in figures.items()},
-        images_per_s=round(images_per_s, 2),
-    )
+
+    def measured(answers: Answers) -> tuple[dict[str, float], str]:
+        figures, reason = fidelity.compared(answers, evidence.reference, evidence.attributes, LIMITS[precision])
+        if figures:
+            figures |= scored(answers, evidence) | {"hm_limit": accuracy.lost}
+        return figures, reason or complaint(figures, accuracy)
+
+    return fidelity.judge(path, precision, engine, hint, evidence.photos_NHWC, measured)
 
 
-def measure(answers: Mapping[str, np.ndarray], evidence: Evidence) -> dict[str, float]:
-    """Differences from PyTorch: of probabilities, of labels, and of the mean HM where there are labels."""
+def scored(answers: Answers, evidence: Evidence) -> dict[str, float]:
+    """The mean HM, and what of PyTorch's is lost, on the photos that have labels."""
     import numpy as np
 
-    from train import metrics
+    from train import intervals, metrics
 
-    names = [attribute.output for category in evidence.categories for attribute in category.attributes]
-    pairs = [(answers[name], evidence.reference[name]) for name in names]
-    gaps = [_finite(np.abs(found - wanted)) for found, wanted in pairs]
-    agreeing = [found.argmax(1) == wanted.argmax(1) for found, wanted in pairs]
-    commonest = [0] * len(names)
+    attributes = evidence.attributes
+    commonest = [0] * len(attributes)
+    classes = [len(attribute.classes) for attribute in attributes]
 
-    def hm(outputs: Mapping[str, np.ndarray]) -> float:
-        columns = [outputs[name] for name in names]
-        return metrics.mean_hm(metrics.scores(evidence.categories, columns, evidence.labels_NL, commonest))
+    def of(outputs: Answers) -> tuple[float, np.ndarray]:
+        columns = [outputs[attribute.output] for attribute in attributes]
+        decided_NL = np.stack(
+            [fidelity.labels(column, attribute) for column, attribute in zip(columns, attributes, strict=True)], 1
+        )
+        found = metrics.scores(evidence.categories, columns, evidence.labels_NL, commonest)
+        resampled_SL = intervals.resampled_hm(evidence.labels_NL, decided_NL, classes, groups_N=evidence.groups_N)
+        return metrics.mean_hm(found), _mean_hm(resampled_SL, evidence.categories)
 
+    (mine, mine_S), (theirs, theirs_S) = of(answers), of(evidence.reference)
+    known = int((evidence.labels_NL != MISSING).sum())
     return {
-        "probability_difference": float(max(gap.max() for gap in gaps)),
-        "mean_difference": float(np.mean([gap.mean() for gap in gaps])),
-        "agreement": float(np.mean(np.concatenate(agreeing))),
-        "hm": hm(answers),
-        "hm_lost": hm(evidence.reference) - hm(answers),
-        "labels": float((evidence.labels_NL != MISSING).sum()),
+        "hm": mine,
+        "hm_lost": theirs - mine,
+        "hm_lost_bound": float(np.nanquantile(theirs_S - mine_S, 0.95)) if known else 0.0,
+        "labels": float(known),
     }
 
 
-def complaint(figures: Mapping[str, float], limits: Limits) -> str:
-    """Which limit the figures break and by how much; empty where they keep them all."""
-    if figures["probability_difference"] > limits.probability:
-        return f"a probability differs by {figures['probability_difference']:.3g}, limit {limits.probability:g}"
-    if figures["agreement"] < limits.agreement:
-        return f"{figures['agreement']:.1%} of labels agree, limit {limits.agreement:.1%}"
-    if figures["slot_difference"] > limits.slot:
-        return f"a photo differs by {figures['slot_difference']:.3g} between batch slots, limit {limits.slot:g}"
-    if figures["labels"] >= ENOUGH_LABELS and figures["hm_lost"] > limits.hm_lost:
-        return f"the mean HM falls by {100 * figures['hm_lost']:.2f} points, limit {100 * limits.hm_lost:g}"
+def complaint(figures: Mapping[str, float], accuracy: Accuracy) -> str:
+    """Which limit of accuracy the figures break and by how much; empty where they keep both, or labels are too few."""
+    if figures["labels"] < ENOUGH_LABELS:
+        return ""
+    for name, limit, words in (
+        ("hm_lost", accuracy.lost, "the mean HM falls by"),
+        ("hm_lost_bound", accuracy.bound, "the mean HM may fall (95 % bound) by"),
+    ):
+        if figures[name] > limit:
+            return f"{words} {100 * figures[name]:.2f} points, limit {100 * limit:g}"
     return ""
-
-
-def _run(engine: Engine, photos_NHWC: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
-    """Every photo's answers, and images a second of the fastest batch."""
-    import numpy as np
-
-    parts, fastest = [], 0.0
-    for start in range(0, len(photos_NHWC), BATCH):
-        batch = photos_NHWC[start : start + BATCH]
-        started = time.perf_counter()
-        parts.append(engine.infer(batch))
-        fastest = max(fastest, len(batch) / (time.perf_counter() - started))
-    return {name: np.concatenate([part[name] for part in parts]) for name in engine.outputs}, fastest
-
-
-def _slots(engine: Engine, photos_NHWC: np.ndarray, answers: Mapping[str, np.ndarray]) -> float:
-    """The largest difference between a photo's answers in a batch, in each slot, and alone."""
-    import numpy as np
-
-    count = min(4, len(photos_NHWC))
-    chosen = np.linspace(0, len(photos_NHWC) - 1, count).astype(int)
-    worst = 0.0
-    for turn in range(count):
-        order = np.roll(chosen, turn)
-        together = engine.infer(photos_NHWC[order])
-        for slot, index in enumerate(order):
-            worst = max(worst, _gap(together, slot, answers, index))
-    for index in chosen:
-        worst = max(worst, _gap(engine.infer(photos_NHWC[index : index + 1]), 0, answers, index))
-    return worst
-
-
-def _gap(some: Mapping[str, np.ndarray], slot: int, others: Mapping[str, np.ndarray], index: int) -> float:
-    import numpy as np
-
-    probabilities = [name for name in some if name != "features"]
-    return max(float(_finite(np.abs(some[name][slot] - others[name][index])).max()) for name in probabilities)
-
-
-def _finite(gaps: np.ndarray) -> np.ndarray:
-    """Differences, a NaN or an infinity among them as 1.0, the largest that probabilities can have.
-
-    A NaN would compare as no difference at all, and JSON, where the figures go, knows neither.
-    """
-    import numpy as np
-
-    finite: np.ndarray = np.nan_to_num(gaps, nan=1.0, posinf=1.0)
-    return finite
 
 
 def golden_rows(labels_NL: np.ndarray, kinds_N: np.ndarray, count: int) -> Sequence[int]:
@@ -194,3 +133,17 @@ def golden_rows(labels_NL: np.ndarray, kinds_N: np.ndarray, count: int) -> Seque
         chosen.append(best)
         del left[best]
     return chosen
+
+
+def _mean_hm(hms_SL: np.ndarray, categories: Sequence[Category]) -> np.ndarray:
+    """Of each resample: over a category's attributes, then over categories; what a draw has no label of is left out."""
+    import warnings
+
+    import numpy as np
+
+    ends = np.cumsum([len(category.attributes) for category in categories])[:-1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a category of which a draw holds no label at all
+        means = [np.nanmean(part_SL, axis=1) for part_SL in np.split(hms_SL, ends, axis=1)]
+        mean_S: np.ndarray = np.nanmean(means, axis=0)
+    return mean_S

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from export.graph import INPUT, checked
+from export.ranges import largest
+from export.work import multiplications
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,18 +18,30 @@ if TYPE_CHECKING:
     import onnx
 
 FLOAT, HALF = 1, 10  # onnx.TensorProto's own numbers, written out so that --help need not import onnx
-# Kept in float32 within the half graph: probabilities of 1e-5 and less have no digits left in half.
-FLOAT_OPS = ("Softmax",)
+# Kept in float32 within the half graph: probabilities of 1e-5 and less have no digits left in half, and sums over a
+# map or over channels may leave its range, the squares in a norm's variance first.
+FLOAT_OPS = ("Softmax", "LayerNormalization", "ReduceMean", "ReduceSum")
 LARGEST_HALF = 65504.0
+# Photos to come may give larger values than those that were tried.
+HEADROOM = 4.0
+# Of a weight's own power, what rounding to half may take: ten times what it takes of weights of ordinary size. Smaller
+# than 6e-5 a half has ever fewer digits, and weights into which a tiny scale was folded end there.
+ROUNDING = 1e-6
+# The share of a network's multiplications that a layer must have for int8 to be tried on it and on what leads to it.
+WORTH_IT = 0.001
 
 
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The float32 graph with half-precision tensors; the normalisation of pixels and softmax stay float32."""
+def to_fp16(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> onnx.ModelProto:
+    """The float32 graph with half-precision tensors.
+
+    In float32 stay the pixels up to their transpose, softmax, norms and averages, and every node that half precision
+    is too narrow for: by its weights, or by what it reads and gives on these uint8 photos.
+    """
     import onnx
 
     half = onnx.ModelProto.FromString(model.SerializeToString())
     graph = half.graph
-    full_nodes = _pixel_nodes(half)
+    full_nodes = {*_pixel_nodes(half), *_too_wide(half, photos_NHWC)}
     float_tensors = {
         info.name for info in [*graph.value_info, *graph.output] if info.type.tensor_type.elem_type == FLOAT
     }
@@ -87,7 +101,11 @@ def to_int8(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> onnx.ModelProto:
     # The library draws its progress on stdout, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
         quantised = nncf.quantize(
-            copy, dataset, preset=nncf.QuantizationPreset.PERFORMANCE, subset_size=len(photos_NHWC)
+            copy,
+            dataset,
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(photos_NHWC),
+            ignored_scope=nncf.IgnoredScope(names=_not_worth_it(model)),
         )
     sign(quantised)
     unite_scales(quantised)
@@ -141,6 +159,20 @@ def unite_scales(model: onnx.ModelProto) -> None:
                 tensors[zero_point].CopyFrom(numpy_helper.from_array(np.array(0, np.int8), zero_point))
 
 
+def _not_worth_it(model: onnx.ModelProto) -> list[str]:
+    """The nodes that lead to no layer of some weight: the heads, where int8 costs most and saves nothing."""
+    work = multiplications(model)
+    least = WORTH_IT * sum(work.values())
+    leading: set[str] = set()
+    behind = []
+    for node in reversed(model.graph.node):
+        if work.get(node.name, 0) > least or leading & set(node.output):
+            leading.update(node.input)
+        else:
+            behind.append(node.name)
+    return behind
+
+
 def _unsigned_pairs(model: onnx.ModelProto) -> Iterator[tuple[str, str, list[onnx.NodeProto]]]:
     """Scale, zero point and nodes of each uint8 pair."""
     import onnx
@@ -158,12 +190,29 @@ def _halved(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     import numpy as np
     from onnx import numpy_helper
 
-    values = numpy_helper.to_array(tensor)
-    if np.abs(values).max(initial=0) > LARGEST_HALF:
-        raise UserError(
-            f"{tensor.name} holds {np.abs(values).max():.3g}, more than half precision can: build fp32 or int8"
-        )
-    return numpy_helper.from_array(values.astype(np.float16), name)
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
+
+
+def _too_wide(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> list[str]:
+    """The nodes whose tensors overflow half precision on the photos, or whose weights overflow or fade in it."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    def fits(values: np.ndarray) -> bool:
+        if values.ndim < 2:  # a bias that fades takes nothing with it
+            return bool(np.abs(values).max(initial=0) <= LARGEST_HALF)
+        with np.errstate(over="ignore"):  # what overflows is lost whole
+            lost = values - values.astype(np.float16).astype(np.float64)
+        return bool(np.square(lost).sum() <= ROUNDING * np.square(values, dtype=np.float64).sum())
+
+    sizes = largest(model, photos_NHWC)
+    wide = {tensor for tensor, size in sizes.items() if not HEADROOM * size <= LARGEST_HALF}
+    wide |= {
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type == FLOAT and not fits(numpy_helper.to_array(tensor))
+    }
+    return [node.name for node in model.graph.node if wide & {*node.input, *node.output}]
 
 
 def _pixel_nodes(model: onnx.ModelProto) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     to: dict[str, str]
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the gate said of one artifact on one engine with these options."""
 
     engine: str
@@ -75,7 +76,25 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     images_per_s: float | None = None
 
 
-class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The batch sizes that a plan accepts."""
+
+    min_batch: int = 1
+    """One photo must run alone."""
+    opt_batch: int = 8
+    """The size that kernels are chosen for."""
+    max_batch: int = 32
+    """What the buffers are sized for: 14 MB of pixels at 384 px; larger batches run in pieces."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
+            raise UserError(
+                "a profile's batches must rise from 1 up; "
+                f"got min {self.min_batch}, opt {self.opt_batch}, max {self.max_batch}"
+            )
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One graph or plan: a file named by its content."""
 
     file: str
@@ -86,6 +105,13 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The GPU a plan was built for, such as `sm89`; empty for a graph, which runs anywhere."""
     engines: tuple[str, ...]
     built_with: dict[str, str]
+    profile: Profile | None = None
+    """A plan's."""
+    kept_float: tuple[str, ...] = ()
+    """Layers of an int8 graph that are float32: first those whose answer was put back until the gate passed it, the
+    dearest first, then linear layers that read nothing quantised, such as the heads'."""
+    made_from: str = ""
+    """A digest of all that went into it: what has the same is not made again."""
     verdicts: tuple[Verdict, ...] = ()
 
 
@@ -161,7 +187,7 @@ def name_of(categories: Sequence[Category]) -> str:
 
 def find(root: Path) -> dict[str, Path]:
     """Slug -> folder of every bundle directly under `root`, sorted by slug; `root` may be a bundle itself."""
-    if (root / PAGE).is_file():
+    if (root / PAGE).is_file() or is_lost(root):
         return {root.resolve().name: root}
     if not root.is_dir():
         raise UserError(f"no bundles folder at {root}\nbuild one with: python -m export.build --out {root}")
@@ -169,6 +195,12 @@ def find(root: Path) -> dict[str, Path]:
     if not found:
         raise UserError(f"no bundle in {root}\nbuild one with: python -m export.build --out {root}")
     return found
+
+
+def is_lost(folder: Path) -> bool:
+    """Whether a bundle's graphs or plans lie there without their page, which loading it then tells."""
+    left = (path for kind in ("onnx", "plan") for path in folder.glob(f"model.*.{kind}"))
+    return not (folder / PAGE).is_file() and any(left)
 
 
 def default_root() -> tuple[Path, bool]:
@@ -198,20 +230,20 @@ def load(folder: Path) -> Bundle:
             )
         bundle = msgspec.json.decode(content, type=Bundle)
     except OSError as err:
-        raise UserError(f"cannot read {page}: {err.strerror}\n{_rebuild(folder)}") from None
+        raise UserError(f"cannot read {page}: {err.strerror}\n{rebuild(folder)}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
-        raise UserError(f"{page} is not a valid bundle page: {err}\n{_rebuild(folder)}") from None
+        raise UserError(f"{page} is not a valid bundle page: {err}\n{rebuild(folder)}") from None
     if bundle.digest != _digest(bundle):
-        raise UserError(f"{page} was changed after it was built: its digest differs\n{_rebuild(folder)}")
+        raise UserError(f"{page} was changed after it was built: its digest differs\n{rebuild(folder)}")
     if bundle.slug != slug_of(bundle.slug):
-        raise UserError(f"{page} has a slug that is no folder name: {bundle.slug!r}\n{_rebuild(folder)}")
+        raise UserError(f"{page} has a slug that is no folder name: {bundle.slug!r}\n{rebuild(folder)}")
     if bundle.routes and not bundle.router:
         raise UserError(
-            f"{page} routes by {bundle.routes.attribute!r}, which is no attribute of its\n{_rebuild(folder)}"
+            f"{page} routes by {bundle.routes.attribute!r}, which is no attribute of its\n{rebuild(folder)}"
         )
     for name in _files(bundle):
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(f"{page} names a file outside the bundle: {name!r}\n{_rebuild(folder)}")
+            raise UserError(f"{page} names a file outside the bundle: {name!r}\n{rebuild(folder)}")
     return bundle
 
 
@@ -221,10 +253,11 @@ def checked_file(folder: Path, file: str, sha256: str) -> Path:
     try:
         seen = sha256_of(path)
     except OSError as err:
-        raise UserError(f"cannot read {path}: {err.strerror}\n{_rebuild(folder)}") from None
+        raise UserError(f"cannot read {path}: {err.strerror}\n{rebuild(folder, file)}") from None
     if seen != sha256:
         raise UserError(
-            f"{path} was changed after it was built: sha256 {seen[:12]}, expected {sha256[:12]}\n{_rebuild(folder)}"
+            f"{path} was changed after it was built: sha256 {seen[:12]}, expected {sha256[:12]}\n"
+            f"{rebuild(folder, file)}"
         )
     return path
 
@@ -286,6 +319,23 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def rebuild(folder: Path, file: str = "", *, target: str = "") -> str:
+    """What to type where the bundle's page, or that file of it, is not what was built, or does not serve here.
+
+    A plan is made anew from its graph, where it will run; all else where the checkpoint is.
+
+    Args:
+        target: the kind of GPU to make a plan for, instead of the one that the file's name tells.
+    """
+    if not file.endswith(".plan"):
+        return f"rebuild it with: python -m export.build --out {shlex.quote(str(folder.parent))}"
+    # As plans are named: model.<precision>[.<target>].<digits of its sha256>.plan
+    named = re.match(r"model\.(fp32|fp16|int8)\.(?:(sm\d+)\.)?", file)
+    precision, target = (named[1], target or named[2]) if named else ("", target)
+    flags = f"{precision and f'--precision {precision} '}{f'--target {target} ' if target else ''}--rebuild"
+    return f"rebuild it with: python -m export.engine {shlex.quote(str(folder))} {flags}"
+
+
 def _digest(bundle: Bundle) -> str:
     blank = msgspec.structs.replace(bundle, digest="")
     return hashlib.sha256(msgspec.json.encode(blank, order="deterministic")).hexdigest()
@@ -299,7 +349,3 @@ def _files(bundle: Bundle) -> dict[str, str]:
             yield photo.file, photo.sha256
 
     return dict(named())
-
-
-def _rebuild(folder: Path) -> str:
-    return f"rebuild it with: python -m export.build --out {folder.parent}"

@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime import images
-from runtime.bundle import Artifact, Bundle, Category, Verdict, checked_file, load
+from runtime import images, plans
+from runtime.bundle import Artifact, Bundle, Category, Verdict, checked_file, load, rebuild
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
+from runtime.engines.cuda import gpu_here
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ class Choice(NamedTuple):
 class Predictor:
     """One bundle on one engine. Make it with `open`, enter it with `with`; use it from one thread at a time."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, choice: Choice) -> None:
+    def __init__(self, folder: Path, bundle: Bundle, engine: Engine, choice: Choice) -> None:
+        self.folder = folder
         self.bundle = bundle
         self.choice = choice
         self._engine = engine
@@ -60,10 +63,13 @@ class Predictor:
         """The bundle in `folder` on `engine`; UserError when no artifact there may serve it."""
         folder = Path(folder)
         bundle = load(folder)
-        choice = choose(bundle, engine=engine, precision=precision)
+        choice = choose(bundle, engine=engine, precision=precision, folder=folder)
+        if misfit := plans.misfit(choice.artifact, choice.engine):
+            path = folder / choice.artifact.file
+            raise UserError(f"{path} was {misfit}\n{plans.rebuild_here(folder, choice.artifact)}")
         path = checked_file(folder, choice.artifact.file, choice.artifact.sha256)
         options = EngineOptions(threads=threads, hint=choice.verdict.hint)
-        return cls(bundle, open_engine(choice.engine, path, options), choice)
+        return cls(folder, bundle, open_engine(choice.engine, path, options), choice)
 
     def __enter__(self) -> Self:
         try:
@@ -74,7 +80,7 @@ class Predictor:
             said = (str(err).strip().splitlines() or [type(err).__name__])[0]
             raise UserError(
                 f"{self.choice.engine} cannot open {self.choice.artifact.file} of bundle {self.bundle.slug!r}: {said}\n"
-                "rebuild it with: python -m export.build"
+                f"{rebuild(self.folder, self.choice.artifact.file)}"
             ) from err
         return self
 
@@ -143,8 +149,12 @@ def decide(probabilities_BK: np.ndarray, offsets: tuple[float, ...] = ()) -> lis
     return [(int(index), float(row[index])) for index, row in zip(chosen, probabilities_BK, strict=True)]
 
 
-def choose(bundle: Bundle, *, engine: str, precision: str | None) -> Choice:
-    """The artifact to serve: on `auto` only what the gate passed, on a named engine also what it could not run."""
+def choose(bundle: Bundle, *, engine: str, precision: str | None, folder: Path | None = None) -> Choice:
+    """The artifact to serve: on `auto` only what the gate passed, on a named engine also what it could not run.
+
+    Args:
+        folder: the bundle's, for the command that an error names.
+    """
     if engine != "auto":
         require(engine)
     tried = [name for name in ENGINES if engine in ("auto", name)]
@@ -160,8 +170,11 @@ def choose(bundle: Bundle, *, engine: str, precision: str | None) -> Choice:
     ]
     if not choices:
         wanted = f"{precision or 'passed'} artifact{'' if engine == 'auto' else f' for {engine}'}"
-        raise UserError(f"no {wanted} in bundle {bundle.slug!r}; it has: {_held(bundle)}\n{_build(engine, precision)}")
-    return min(choices, key=lambda choice: (tried.index(choice.engine), *_preference(choice)))
+        build = _build(folder or Path("bundles", bundle.slug), bundle, engine, precision)
+        raise UserError(f"no {wanted} in bundle {bundle.slug!r}; it has: {_held(bundle)}\nbuild one with: {build}")
+    choices.sort(key=lambda choice: (tried.index(choice.engine), *_preference(choice)))
+    # A bundle may hold plans for several kinds of GPU. Where none fits, the best that there is says why.
+    return next((choice for choice in choices if not plans.misfit(choice.artifact, choice.engine)), choices[0])
 
 
 def _checked(image_HWC: np.ndarray) -> np.ndarray:
@@ -180,13 +193,18 @@ def _preference(choice: Choice) -> tuple[float, int]:
 
 def _held(bundle: Bundle) -> str:
     held = [
-        f"{artifact.precision} on {verdict.engine} ({verdict.state})"
+        f"{artifact.precision} on {verdict.engine}{verdict.hint and f' {verdict.hint}'} ({verdict.state})"
         for artifact in bundle.artifacts
         for verdict in artifact.verdicts
     ]
     return ", ".join(held) or "none"
 
 
-def _build(engine: str, precision: str | None) -> str:
-    target = " --target sm86" if engine == "tensorrt-rtx" else ""
-    return f"build one with: python -m export.build --precision {precision or 'fp16'}{target}"
+def _build(folder: Path, bundle: Bundle, engine: str, precision: str | None) -> str:
+    """The command for an artifact that the engine reads; plans are made of the bundle's own graphs."""
+    if engine == "auto" or ENGINES[engine].suffix == ".onnx":
+        return f"python -m export.build --precision {precision or 'fp16'}"
+    graphs = {artifact.precision for artifact in bundle.artifacts if artifact.file.endswith(".onnx")}
+    source = precision or next((name for name in GPU_ORDER if name in graphs), GPU_ORDER[0])
+    target = f" --target {gpu_here() or 'sm89'}" if engine == "tensorrt-rtx" else ""
+    return f"python -m export.engine {shlex.quote(str(folder))} --precision {source}{target}"

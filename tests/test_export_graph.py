@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export import artifacts, graph
+from export import evidence, graph
 from tests.train_parts import full_graph, network, photos
 from train import calibrate
 from train.checkpoint import Checkpoint
@@ -57,7 +57,7 @@ def test_the_graph_answers_as_pytorch_does_at_any_batch(
     kind: str, pair: tuple[FacetModel, Checkpoint], batch: int
 ) -> None:
     photos_NHWC = photos(batch)
-    expected = artifacts.reference(*pair, photos_NHWC)
+    expected = evidence.reference(*pair, photos_NHWC)
     found = dict(zip(expected, session(kind).run(None, {"images": photos_NHWC}), strict=True))
     for name in ("colour", "shade"):
         # float32 additions in another order: some 1e-6 of a logit.
@@ -69,8 +69,8 @@ def test_the_graph_answers_as_pytorch_does_at_any_batch(
 def test_the_graphs_probabilities_are_the_calibrated_ones_and_its_labels_the_same(hot: str) -> None:
     model, page = network(**KINDS[hot])
     photos_NHWC = photos(16)
-    raw = artifacts.reference(model, page, photos_NHWC)
-    calibrated = artifacts.reference(model, replace(page, temperatures=TEMPERATURES), photos_NHWC)
+    raw = evidence.reference(model, page, photos_NHWC)
+    calibrated = evidence.reference(model, replace(page, temperatures=TEMPERATURES), photos_NHWC)
     made = full_graph(**KINDS[hot], temperatures=TEMPERATURES)
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     found = dict(zip(raw, session.run(None, {"images": photos_NHWC}), strict=True))
@@ -102,12 +102,12 @@ def test_the_graph_is_the_same_wherever_it_is_made_and_tells_of_no_folder(made: 
 
 def test_the_answers_differ_from_photo_to_photo(pair: tuple[FacetModel, Checkpoint]) -> None:
     """Without it every comparison here would be of constants."""
-    answers = artifacts.reference(*pair, photos(8))
+    answers = evidence.reference(*pair, photos(8))
     assert all(np.ptp(answers[name], axis=0).max() > 0.02 for name in ("colour", "shade"))
 
 
 def test_probabilities_sum_to_one(pair: tuple[FacetModel, Checkpoint]) -> None:
-    answers = artifacts.reference(*pair, photos(4))
+    answers = evidence.reference(*pair, photos(4))
     for name in ("colour", "shade"):
         np.testing.assert_allclose(answers[name].sum(1), 1, rtol=0, atol=1e-6)
 

@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 import pytest
 
-from export import artifacts, build, precision
-from export.parity import LIMITS
+from export import build, evidence, precision
 from runtime import bundle, images, predict
 from runtime.bundle import Routes
 from runtime.engines import ENGINES, EngineOptions, open_engine
 from runtime.errors import UserError
+from runtime.fidelity import LIMITS
 from runtime.predictor import Predictor
 from tests.train_parts import CATEGORY, TOPS, write_csv, write_two
 from train import checkpoint, fit
@@ -161,7 +161,7 @@ def test_a_joint_bundle_answers_every_photo_by_its_category(joint: Path, photos:
 def test_its_golden_answers_are_calibrated_and_of_photos_of_every_category(joint: Path, checkpoints: Path) -> None:
     page = bundle.load(joint)
     pixels = np.stack([images.fit(images.decode(joint / p.file), page.preprocess) for p in page.golden.photos])
-    expected = artifacts.reference(*checkpoint.load(checkpoints / "joint"), pixels)
+    expected = evidence.reference(*checkpoint.load(checkpoints / "joint"), pixels)
     for name, rows in page.golden.probabilities.items():
         np.testing.assert_allclose(np.array(rows), expected[name], rtol=0, atol=1e-6)  # six decimals are kept
     assert set(expected["Router/Category"].argmax(1)) == {0, 1}
@@ -180,7 +180,7 @@ def test_photos_for_calibration_and_gate_are_of_every_category_alike(
     few = [row for row in rows if row["Category"] == "Cap" or row["split"] == "val" or int(row["id"]) in (24, 25, 26)]
     write_csv(folder / "train.csv", few)
     model, page = checkpoint.load(checkpoints / "joint")
-    taken = artifacts.gather(model, page, folder, calibration=10, gate=8)
+    taken = evidence.gather(model, page, folder, calibration=10, gate=8)
     assert len(taken.calibration_NHWC) == 10
     assert np.bincount(taken.table.kinds_N[taken.gate_rows]).tolist() == [0, 4, 4]
     assert taken.evidence.categories == page.categories

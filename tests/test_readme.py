@@ -23,8 +23,13 @@ COMMANDS = [
     for part in line.split(" #")[0].split("&&")
     if part.strip()
 ]
-# Minutes long, or a training of its own: their arguments are parsed, and `make demo` runs the real thing.
-PARSED = ("python -m train.fit", "python -m export.build --precision fp32 fp16 int8")
+# Minutes long, or a training of its own: their arguments are parsed, and `make demo` runs the real thing. Or it needs
+# a GPU: tests/test_export_engine.py runs the like of it without.
+PARSED = (
+    "python -m train.fit",
+    "python -m export.build --precision fp32 fp16 int8",
+    "python -m export.engine bundles/t-shirt",
+)
 RUN = ("python -m runtime.", "python -m export.", "python -m train.evaluate")
 
 

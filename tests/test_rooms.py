@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {"runtime": {"runtime"}, "train": {"runtime", "train"}, "export": {"runtime", "train", "export"}}
 OURS = {*MAY_IMPORT, "benchmarks", "examples", "tests"}
-# An edge box builds its own plan from a bundle's graph: there is no torch, and nothing of train, on it.
-RUNTIME_ALONE = {"export/engine.py"}
+# An edge box builds its own plan from a bundle's graph, and checks it: there is no torch, and nothing of train, on it.
+RUNTIME_ALONE = {"export/engine.py", "export/plan.py", "export/verify.py"}
 # What the runtime asks for, all of it inside functions but msgspec, which makes the bundle's types.
 RUNTIME_NEEDS = {"msgspec", "numpy", "cv2", "rich"}
 ENGINE_LIBRARIES = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"}
@@ -48,6 +48,15 @@ def imported(tree: ast.AST, *, at_import: bool) -> Iterator[str]:
             yield from imported(node, at_import=True)
 
 
+def parts_of(room: str, tree: ast.AST) -> set[str]:
+    """The files of one room that a module imports, at any time."""
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    names = {node.module or "" for node in froms}
+    names |= {f"{node.module}.{alias.name}" for node in froms if node.module == room for alias in node.names}
+    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return {f"{name.replace('.', '/')}.py" for name in names if name.startswith(f"{room}.")}
+
+
 def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
@@ -62,13 +71,18 @@ def interpreter(code: str, *args: str, cwd: Path, path: Path = ROOT) -> subproce
 
 def test_the_rooms_and_commands_are_all_seen() -> None:
     assert {"runtime.bundle", "runtime.engines", "runtime.engines.trt", "train.fit", "export.engine"} <= set(MODULES)
-    assert {"runtime.predict", "train.fit", "train.evaluate", "export.build"} <= set(COMMANDS)
+    assert {"runtime.predict", "train.fit", "train.evaluate", "export.build", "export.engine", "export.verify"} <= set(
+        COMMANDS
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=str)
 def test_a_module_imports_of_ours_only_what_its_room_may(source: Path) -> None:
-    allowed = {"runtime"} if source.as_posix() in RUNTIME_ALONE else MAY_IMPORT[source.parts[0]]
+    room, *_ = source.parts
+    allowed = {"runtime", room} if source.as_posix() in RUNTIME_ALONE else MAY_IMPORT[room]
     assert set(imported(TREES[source], at_import=False)) & OURS <= allowed
+    if source.as_posix() in RUNTIME_ALONE:
+        assert parts_of(room, TREES[source]) <= RUNTIME_ALONE
 
 
 @pytest.mark.parametrize("source", [source for source in SOURCES if source.parts[0] == "runtime"], ids=str)
@@ -98,7 +112,9 @@ def test_building_a_plan_loads_nothing_of_train(tmp_path: Path) -> None:
     code = "import sys, export.engine; print(*sorted(sys.modules))"
     done = interpreter(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert not set(done.stdout.split()) & {"train", *HEAVY}
+    loaded = set(done.stdout.split())
+    assert not loaded & {"train", *HEAVY}
+    assert {name for name in loaded if name.startswith("export.")} == {"export.engine", "export.plan"}
 
 
 def test_every_module_imports_bare_and_leaves_logging_and_warnings_as_they_were(tmp_path: Path) -> None:
@@ -178,6 +194,30 @@ def test_the_runtime_folder_copied_alone_predicts_without_torch(
         "export",
         "openvino",
     }
+
+
+VERIFY = """if True:
+    import sys
+    import export.verify
+    code = export.verify.main()
+    print(export.verify.__file__, *sorted(sys.modules), file=sys.stderr)
+    raise SystemExit(code)"""
+
+
+def test_the_runtime_and_one_file_more_verify_bundles_without_torch_onnx_or_train(
+    box: Path, tmp_path: Path, fleet_root: Path
+) -> None:
+    (box / "export").mkdir()
+    for name in ("__init__.py", "verify.py"):
+        shutil.copy(ROOT / "export" / name, box / "export")
+    shutil.copytree(fleet_root, tmp_path / "bundles")
+    done = interpreter(VERIFY, "bundles/", "--quiet", cwd=tmp_path, path=box)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 golden photos") == 3
+    file, *modules = done.stderr.split()
+    assert Path(file).is_relative_to(box)
+    loaded = {module.partition(".")[0] for module in modules}
+    assert not loaded & {"torch", "torchvision", "timm", "pandas", "sklearn", "onnx", "nncf", "train"}
 
 
 def test_without_bundles_the_shipped_ones_serve_and_are_named(

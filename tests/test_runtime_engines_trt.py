@@ -78,7 +78,7 @@ def test_what_is_no_plan_of_this_library_is_answered_with_the_rebuild_line(tmp_p
     plan = tmp_path / "tiny.plan"
     plan.write_bytes(b"some other library's plan" * 100)
     with (
-        pytest.raises(UserError, match=r"(?s)another GPU or library version.*python -m export\.build"),
+        pytest.raises(UserError, match=r"(?s)another GPU or library version.*python -m export\.engine"),
         open_engine("tensorrt-rtx", plan, EngineOptions()),
     ):
         pass

@@ -248,6 +248,17 @@ def test_photos_of_another_category_are_refused(root: Path, tmp_path: Path, caps
     assert f"no category 'Cap' in {data}; have: Hat" in refused(capsys)
 
 
+def test_a_bundle_and_data_of_other_attributes_are_told_apart_with_the_next_command(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data(tmp_path / "data")
+    page = (data / "category_attributes.csv").read_text()
+    (data / "category_attributes.csv").write_text(page.replace("shade", "brim"))
+    assert evaluate.main([str(root / "bundles" / "cap"), "--data", str(data)]) == 2
+    said = f"{data} was labelled with another taxonomy: 'Cap' has attributes colour, brim, expected colour, shade\n"
+    assert said + "name the data that the model was trained on with: --data DIR" in refused(capsys)
+
+
 def test_a_label_that_the_model_does_not_know_is_named(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

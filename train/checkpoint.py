@@ -242,14 +242,20 @@ def split(model: FacetModel, page: Checkpoint) -> list[tuple[FacetModel, Checkpo
 
     if len(page.categories) == 1:
         return [(model, page)]
-    router = router_of(page.categories, page.routes)
     pieces, start = [], 0
-    for category in page.categories:
-        count = len(category.attributes)
-        kept = network.picked(model, range(start, start + count))
-        pieces.append((kept, _piece(page, category, page.routes if category is router else None)))
+    for piece in pages(page):
+        count = len(piece.attributes)
+        pieces.append((network.picked(model, range(start, start + count)), piece))
         start += count
     return pieces
+
+
+def pages(page: Checkpoint) -> list[Checkpoint]:
+    """The pages of those pieces."""
+    if len(page.categories) == 1:
+        return [page]
+    router = router_of(page.categories, page.routes)
+    return [_piece(page, category, page.routes if category is router else None) for category in page.categories]
 
 
 def _piece(page: Checkpoint, category: Category, routes: Routes | None) -> Checkpoint:

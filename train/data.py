@@ -19,7 +19,7 @@ from runtime.errors import UserError
 from runtime.listing import photo_of
 from train import splits
 from train.config import MISSING
-from train.table import SPLITS, Table, products_of, table_for
+from train.table import ITS_OWN, SPLITS, Table, products_of, table_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,8 @@ def read(
         if (other := slugs.setdefault(slug_of(name), name)) != name:
             raise UserError(f"categories {other!r} and {name!r} would share the folder {slug_of(name)!r}: rename one")
     if unknown := [name for name in names if slug_of(name) not in slugs]:
-        raise UserError(f"no category {unknown[0]!r} in {folder}; have: {', '.join(attributes)}")
+        its_own = f"\n{ITS_OWN}" if known else ""
+        raise UserError(f"no category {unknown[0]!r} in {folder}; have: {', '.join(attributes)}{its_own}")
     wanted = [slugs[slug_of(name)] for name in names] or [name for name in attributes if name in set(rows["Category"])]
     settled = {category.name: category for category in known}
     drawn = "split" not in rows and trained is None
@@ -110,7 +111,7 @@ def _table(
     if [attribute.name for attribute in category.attributes] != attributes[name]:
         raise UserError(
             f"{folder} was labelled with another taxonomy: {name!r} has attributes {', '.join(attributes[name])}, "
-            f"expected {', '.join(attribute.name for attribute in category.attributes)}"
+            f"expected {', '.join(attribute.name for attribute in category.attributes)}\n{ITS_OWN}"
         )
     photos = rows["id"].map(photo_of)
     if repeated := sorted(rows["id"][photos.duplicated()])[:3]:
@@ -273,7 +274,7 @@ def _indices(source: Path, attribute: Attribute, ids: pd.Series[str], column: pd
     if unknown.any():
         raise UserError(
             f"{source}: {column[unknown].iloc[0]!r} (id {ids[unknown].iloc[0]}) is not a class of {attribute.name!r}; "
-            f"its classes are: {', '.join(attribute.classes)}"
+            f"its classes are: {', '.join(attribute.classes)}\n{ITS_OWN}"
         )
     return indices.astype(np.int64)
 

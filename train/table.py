@@ -16,6 +16,7 @@ from runtime.errors import UserError
 from train.config import MISSING
 
 SPLITS = ("train", "val", "test")
+ITS_OWN = "name the data that the model was trained on with: --data DIR"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,9 @@ def table_for(categories: Sequence[Category], tables: Sequence[Table]) -> Table:
     pairs = zip_longest(_questions(made.categories), _questions(categories), fillvalue="nothing")
     for found, expected in pairs:
         if found != expected:
-            raise UserError(f"the data was labelled with another taxonomy: {found}, where the model has {expected}")
+            raise UserError(
+                f"the data was labelled with another taxonomy: {found}, where the model has {expected}\n{ITS_OWN}"
+            )
     return replace(made, categories=tuple(categories))
 
 

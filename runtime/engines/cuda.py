@@ -37,6 +37,16 @@ def why_no_gpu() -> str:
         return str(err)
 
 
+def gpu_here() -> str:
+    """The kind of the machine's first GPU, such as `sm89`, as targets are called; empty where none can be used."""
+    try:
+        with first_gpu() as gpu:
+            major, minor = gpu.capability()
+            return f"sm{major}{minor}"
+    except UserError:
+        return ""
+
+
 @dataclass(frozen=True)
 class Buffer:
     """One array twice, batch first: page-locked on the host, without which no copy is asynchronous, and on
@@ -75,6 +85,10 @@ class Gpu(ABC):
         """The new stream's handle; what must be undone is left in `held`."""
 
     @abstractmethod
+    def capability(self) -> tuple[int, int]:
+        """The GPU's compute capability: (8, 9) is Ada."""
+
+    @abstractmethod
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
         """Page-locked host memory and device memory of one shape, neither cleared."""
 
@@ -107,6 +121,14 @@ class _CudaPythonGpu(Gpu):
         # What is given back goes unchecked: a device that failed would only repeat the error under way.
         held.callback(runtime.cudaStreamDestroy, self._stream)
         return int(self._stream)
+
+    def capability(self) -> tuple[int, int]:
+        kinds, device = self._cuda.cudaDeviceAttr, self._checked(self._cuda.cudaGetDevice())
+        major, minor = (
+            self._checked(self._cuda.cudaDeviceGetAttribute(kind, device))
+            for kind in (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
+        )
+        return int(major), int(minor)
 
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
         import numpy as np
@@ -172,6 +194,10 @@ class _PyCudaGpu(Gpu):
             self._stream = driver.Stream()
         held.callback(self._drop_stream)
         return int(self._stream.handle)
+
+    def capability(self) -> tuple[int, int]:
+        major, minor = self._driver.Device(0).compute_capability()
+        return int(major), int(minor)
 
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
         with self._current():

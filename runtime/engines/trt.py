@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from runtime.bundle import rebuild
 from runtime.engines import EngineOptions
 from runtime.engines.cuda import Buffer, first_gpu
 from runtime.errors import UserError
@@ -100,8 +101,7 @@ class TensorRtEngine:
             name = self._package.replace("_", "-")
             raise UserError(
                 f"{self._path} was built for another GPU or library version than this "
-                f"{name} {trt.__version__}: {telling(self._log)}\n"
-                f"rebuild it with: python -m export.build --target {name}"
+                f"{name} {trt.__version__}: {telling(self._log)}\n{rebuild(self._path.parent, self._path.name)}"
             )
         return engine
 

@@ -1,0 +1,119 @@
+"""The photos of an export: those that int8 is calibrated on, those that the gate judges by, PyTorch's own answers."""
+
+# N photos, L attributes
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export import graph
+from export.parity import Evidence
+from runtime import images
+from train import data
+from train.config import MISSING
+
+if TYPE_CHECKING:
+    from train.checkpoint import Checkpoint
+    from train.network import FacetModel
+    from train.table import Table
+
+TORCH_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photos:
+    """What an export needs of the data."""
+
+    table: Table
+    calibration_NHWC: np.ndarray
+    evidence: Evidence
+    gate_rows: np.ndarray
+    """Of the table, one for each photo of the evidence."""
+
+
+def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: int, gate: int) -> Photos:
+    """Photos of the training split to calibrate on, and of the validation split to judge by, of every category."""
+    table = data.read_for(folder, page.categories, trained=page.splits, seed=int(page.provenance.get("seed", 0)))
+
+    def load(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        kept, pixels = [], []
+        for row in rows:
+            try:
+                pixels.append(images.fit(images.decode(table.paths[row]), page.preprocess))
+                kept.append(row)
+            except images.PhotoError:
+                continue
+        data.refuse_unreadable([table.paths[row] for row in set(rows) - set(kept)], len(rows))
+        return np.array(kept), np.stack(pixels)
+
+    gate_rows, photos_NHWC = load(covering(table, "val", gate))
+    return Photos(
+        table=table,
+        calibration_NHWC=load(covering(table, "train", calibration))[1],
+        evidence=Evidence(
+            categories=page.categories,
+            photos_NHWC=photos_NHWC,
+            labels_NL=table.labels_NL[gate_rows],
+            groups_N=table.groups[gate_rows],
+            reference=reference(model, page, photos_NHWC),
+        ),
+        gate_rows=gate_rows,
+    )
+
+
+def reference(model: FacetModel, page: Checkpoint, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
+    """PyTorch's own answers to uint8 RGB photos, by output name; calibrated, as the graph's are."""
+    import torch
+
+    network = graph.served(model, page)
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(photos_NHWC), TORCH_BATCH):
+            batch = torch.from_numpy(photos_NHWC[start : start + TORCH_BATCH])
+            parts.append([output.numpy() for output in network(batch)])
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return dict(zip(graph.outputs(page), columns, strict=True))
+
+
+def covering(table: Table, split: str, count: int) -> np.ndarray:
+    """At most `count` rows of a split, in order, that show every class that so many can show.
+
+    The classes take turns, the rarest first, each with its next row that is not taken; and each category's classes
+    among those of the others, so that none is left without.
+    """
+    rows = table.rows(split)
+    labels_NL = table.labels_NL[rows]
+    members = [
+        rows[labels_NL[:, attribute] == label]
+        for attribute in range(labels_NL.shape[1])
+        for label in np.unique(labels_NL[:, attribute])
+        if label != MISSING
+    ]
+    taken: dict[int, None] = {}
+    # Evenly spaced over a class: neighbours in a file are often alike.
+    turns = [_apart(of_class) for of_class in sorted(members, key=len)]
+    while turns and len(taken) < min(count, len(rows)):
+        left = []
+        for turn in turns:
+            row = next((row for row in turn if row not in taken), None)
+            if row is not None and len(taken) < count:
+                taken[row] = None
+                left.append(turn)
+        turns = left
+    return np.sort(np.array(list(taken), dtype=np.int64))
+
+
+def _apart(rows: np.ndarray) -> Iterator[int]:
+    """All of them, each far from those before: the order of a bisection."""
+    waiting = [(0, len(rows))]
+    while waiting:
+        start, end = waiting.pop(0)
+        if start < end:
+            middle = (start + end) // 2
+            yield int(rows[middle])
+            waiting += [(start, middle), (middle + 1, end)]

@@ -1,0 +1,42 @@
+"""How large the values of a graph become on real photos."""
+
+# N photos
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from export.graph import INPUT
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+FLOAT = 1  # onnx.TensorProto.FLOAT
+
+
+def largest(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> dict[str, float]:
+    """Of each float tensor that a node gives, by name, the largest absolute value on these photos."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    watched = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = watched.graph
+    typed = {info.name: info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.output)}
+    made = [tensor for node in graph.node for tensor in node.output if typed.get(tensor) == FLOAT]
+    # Reduced inside the graph: all tensors of one photo together would fill the memory of a small machine.
+    for tensor in made:
+        size = f"{tensor}/size"
+        graph.node.append(onnx.helper.make_node("Abs", [tensor], [size], name=size))
+        graph.node.append(onnx.helper.make_node("ReduceMax", [size], [f"{size}/max"], name=f"{size}/max", keepdims=0))
+        graph.output.append(onnx.helper.make_tensor_value_info(f"{size}/max", FLOAT, []))
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    names = [f"{tensor}/size/max" for tensor in made]
+    found = np.zeros(len(made))
+    for index in range(len(photos_NHWC)):
+        values = session.run(names, {INPUT: photos_NHWC[index : index + 1]})
+        found = np.maximum(found, [float(value) for value in values])
+    return dict(zip(made, found.tolist(), strict=True))

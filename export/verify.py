@@ -1,0 +1,190 @@
+"""Command: bundles checked on this machine: every file by its hash, every artifact by the golden photos.
+
+python -m export.verify bundles/
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from runtime import golden, plans
+from runtime.bundle import PAGE, Artifact, Bundle, Verdict, default_root, find, is_lost, load, save, verify
+from runtime.engines import ENGINES
+from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.terminal import note, print_table, progress
+
+COLUMNS = ("artifact", "engine", "max difference", "labels that agree", "verdict before", "now")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.verify",
+        description="Check every file of bundles, and on every engine here the answers to their golden photos; "
+        "what could not be run where it was built passes or is refused.",
+    )
+    parser.add_argument(
+        "bundles",
+        type=Path,
+        nargs="*",
+        metavar="BUNDLE",
+        help="a bundle, or a folder of them (default: bundles/, else the shipped ones)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return exit_code(lambda: verify_all(args))
+
+
+def verify_all(args: argparse.Namespace) -> int:
+    amiss = 0
+    for folder in folders(args):
+        try:
+            amiss += not verify_one(folder, quiet=args.quiet)
+        except UserError as err:  # of this bundle: the others are looked at all the same
+            note(f"error: {err}")
+            amiss += 1
+    return PARTLY_DONE if amiss else DONE
+
+
+def folders(args: argparse.Namespace) -> list[Path]:
+    """The bundles to check, each once."""
+    roots: list[Path] = args.bundles
+    if not roots:
+        root, shipped = default_root()
+        roots = [root]
+        if shipped:
+            note(f"no bundles/ folder here: checking the example bundles in {root}", quiet=args.quiet)
+    found = [folder for root in roots for folder in _bundles(root)]
+    return list({folder.resolve(): folder for folder in found}.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """An artifact on an engine: what was known of the two, and what the golden photos say here."""
+
+    artifact: Artifact
+    before: Verdict
+    seen: Verdict | None
+    """None where the engine is not installed."""
+
+    @property
+    def untried(self) -> str:
+        """Why it could not be tried here; empty where it was."""
+        if self.seen is None:
+            return "not installed"
+        return self.seen.reason if self.seen.state == "unrun" else ""
+
+    @property
+    def after(self) -> Verdict:
+        """What is known now. The gate saw more photos: what it refused stays so, and what it measured is kept."""
+        if self.seen is None or self.untried or self.before.state in ("refused", self.seen.state):
+            return self.before
+        return self.seen
+
+    @property
+    def told(self) -> str:
+        """The state now, and why."""
+        state, reason = self.after.state, self.after.reason
+        if self.untried and state == "passed":
+            return f"passed, not tried here: {self.untried}"
+        reason = self.untried if self.untried and state == "unrun" else reason
+        return f"{state}: {reason}" if reason else state
+
+
+def verify_one(folder: Path, *, quiet: bool) -> bool:
+    """Check one bundle, print its table and keep its new verdicts; gives whether all is well with it."""
+    page = verify(folder)
+    trials = list(tried(folder, page, quiet=quiet))
+    print_table(f"{folder}: {len(page.golden.photos)} golden photos", COLUMNS, [row(trial) for trial in trials])
+    for line in remedies(folder, trials):
+        note(line)
+    keep(folder, page, trials)
+    return not any(refused(artifact, trials) for artifact in page.artifacts)
+
+
+def tried(folder: Path, page: Bundle, *, quiet: bool) -> Iterator[Trial]:
+    """Every verdict of the bundle, tried again where its engine is installed."""
+    verdicts = [(artifact, verdict) for artifact in page.artifacts for verdict in artifact.verdicts]
+    with progress(f"{page.slug}, golden photos", len(verdicts), quiet=quiet) as advance:
+        for artifact, before in verdicts:
+            advance.tell(f"{name_of(artifact)} on {before.engine}")
+            there = ENGINES[before.engine].installed()
+            seen = golden.check(folder, page, artifact, before.engine, before.hint) if there else None
+            yield Trial(artifact=artifact, before=before, seen=seen)
+            advance(1)
+
+
+def row(trial: Trial) -> list[str]:
+    figures = trial.seen.figures if trial.seen else {}
+    return [
+        name_of(trial.artifact),
+        " ".join(filter(None, (trial.before.engine, trial.before.hint))),
+        f"{figures['probability_difference']:.1e}" if figures else "",
+        f"{figures['agreement']:.1%}" if figures else "",
+        trial.before.state,
+        trial.told,
+    ]
+
+
+def name_of(artifact: Artifact) -> str:
+    return " ".join(filter(None, (artifact.precision, artifact.target)))
+
+
+def remedies(folder: Path, trials: Sequence[Trial]) -> list[str]:
+    """What to type for each plan that does not fit the library or the GPU here, where no other of its kind does."""
+    misfits = [
+        (trial.artifact, trial.before.engine, plans.misfit(trial.artifact, trial.before.engine))
+        for trial in trials
+        if trial.seen and ENGINES[trial.before.engine].suffix == ".plan"
+    ]
+    fitting = {(artifact.precision, engine) for artifact, engine, misfit in misfits if not misfit}
+    return [
+        f"{folder / artifact.file} was {misfit}\n{plans.rebuild_here(folder, artifact)}"
+        for artifact, engine, misfit in misfits
+        if misfit and (artifact.precision, engine) not in fitting
+    ]
+
+
+def keep(folder: Path, page: Bundle, trials: Sequence[Trial]) -> None:
+    """Write the new verdicts into the bundle's page, in one step, where there are any."""
+    artifacts = tuple(
+        replace(artifact, verdicts=tuple(trial.after for trial in trials if trial.artifact is artifact))
+        for artifact in page.artifacts
+    )
+    if artifacts == page.artifacts:
+        return
+    if load(folder).digest != page.digest:
+        raise UserError(
+            f"{folder} was built anew meanwhile, so these verdicts are not kept\ntype the same command again"
+        )
+    try:
+        save(folder, replace(page, artifacts=artifacts))
+    except OSError as err:
+        note(f"the new verdicts cannot be kept in {folder}: {err.strerror}")
+
+
+def refused(artifact: Artifact, trials: Sequence[Trial]) -> bool:
+    """Whether it was refused now, or no engine may serve it: a build would have left it out."""
+    mine = [trial for trial in trials if trial.artifact is artifact]
+    states = {trial.after.state for trial in mine}
+    now = any(trial.after.state == "refused" != trial.before.state for trial in mine)
+    return now or ("refused" in states and "passed" not in states)
+
+
+def _bundles(root: Path) -> list[Path]:
+    """The bundles of `root`, or it itself, and those whose page is lost, which nothing else would miss."""
+    lost = [folder for folder in root.iterdir() if is_lost(folder)] if root.is_dir() else []
+    whole = find(root).values() if not lost or any(root.glob(f"*/{PAGE}")) else ()
+    return sorted([*lost, *whole])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

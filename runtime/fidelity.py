@@ -1,0 +1,194 @@
+"""How near an artifact on an engine here comes to PyTorch's answers: photo by photo, and in every slot of a batch."""
+
+# N photos, K classes
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.bundle import Attribute, Verdict
+from runtime.engines import ENGINES, EngineOptions, open_engine
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from runtime.engines import Engine
+
+BATCH = 16
+# Photos that are tried in each other's company.
+MIXED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far an artifact of one precision may stray from PyTorch."""
+
+    probability: float
+    """Largest difference of any probability of any photo; so, offsets apart, a label can change only where PyTorch's
+    own two best were within twice this."""
+    agreement: float
+    """Smallest share of labels that stay, over all attributes."""
+    slot: float
+    """Largest difference of a probability between a photo alone and in a mixed batch, on one engine."""
+
+
+LIMITS = {
+    # Float addition in another order moves a probability by 1e-6; a wrong kernel or layout moves it far more.
+    "fp32": Limits(probability=1e-4, agreement=0.999, slot=1e-4),
+    # Half keeps 11 bits: over fifty layers some 2e-3 of a logit, and rounding may change with the batch's kernel.
+    "fp16": Limits(probability=1e-2, agreement=0.98, slot=5e-3),
+    # Seven bits an activation. A value on a rounding edge falls either way with the batch's kernel.
+    "int8": Limits(probability=0.35, agreement=0.85, slot=5e-2),
+}
+
+Answers = Mapping[str, "np.ndarray"]
+"""Float32 [N, K] by output name."""
+
+
+def judge(
+    path: Path,
+    precision: str,
+    engine: str,
+    hint: str,
+    photos_NHWC: np.ndarray,
+    measure: Callable[[Answers], tuple[dict[str, float], str]],
+) -> Verdict:
+    """The verdict on one artifact on one engine; `unrun` where the engine or its device is not here.
+
+    Args:
+        measure: gives the figures of the artifact's answers to the photos, and what they break, or nothing. Without
+            figures there is nothing that could be compared, and what it says is why.
+    """
+    if not ENGINES[engine].installed():
+        return Verdict(engine=engine, hint=hint, state="unrun", reason="not installed where it was built")
+    try:
+        with open_engine(engine, path, EngineOptions(hint=hint)) as opened:
+            timed = _Timed(opened)
+            answers = _run(timed, photos_NHWC)
+            slots = _slots(timed, photos_NHWC, answers)
+    except UserError as err:
+        return Verdict(engine=engine, hint=hint, state="unrun", reason=str(err).splitlines()[0])
+    except Exception as err:  # noqa: BLE001  every engine has errors of its own, and one graph is not the build
+        said = str(err).strip().splitlines() or [type(err).__name__]
+        return Verdict(engine=engine, hint=hint, state="refused", reason=f"cannot be run: {said[0]}")
+    figures, reason = measure(answers)
+    limit = LIMITS[precision].slot
+    if figures:
+        figures = figures | {"slot_difference": slots}
+    if not reason and slots > limit:
+        reason = f"a photo differs by {slots:.3g} between batch slots, limit {limit:g}"
+    return Verdict(
+        engine=engine,
+        hint=hint,
+        state="refused" if reason else "passed",
+        reason=reason,
+        figures={name: round(value, 6) for name, value in figures.items()},
+        images_per_s=round(timed.images_per_s, 2),
+    )
+
+
+def compared(
+    answers: Answers, reference: Answers, attributes: Sequence[Attribute], limits: Limits
+) -> tuple[dict[str, float], str]:
+    """The figures of the answers beside the reference's, and which limit they break; none where shapes differ."""
+    for attribute in attributes:
+        wanted = list(reference[attribute.output].shape)
+        found = list(answers[attribute.output].shape) if attribute.output in answers else "missing"
+        if found != wanted:
+            return {}, f"output {attribute.output!r} is {found}, expected {wanted}"
+    figures = differences(answers, reference, attributes)
+    return figures, complaint(figures, limits)
+
+
+def differences(answers: Answers, reference: Answers, attributes: Sequence[Attribute]) -> dict[str, float]:
+    """How far probabilities and labels are from the reference's."""
+    import numpy as np
+
+    pairs = [(attribute, answers[attribute.output], reference[attribute.output]) for attribute in attributes]
+    gaps = [finite(np.abs(found - wanted)) for _, found, wanted in pairs]
+    agreeing = [labels(found, attribute) == labels(wanted, attribute) for attribute, found, wanted in pairs]
+    return {
+        "probability_difference": float(max(gap.max() for gap in gaps)),
+        "mean_difference": float(np.mean([gap.mean() for gap in gaps])),
+        "agreement": float(np.mean(np.concatenate(agreeing))),
+    }
+
+
+def labels(probabilities_NK: np.ndarray, attribute: Attribute) -> np.ndarray:
+    """The class that is served for each photo, int64 [N]."""
+    import numpy as np
+
+    from runtime.predictor import decide
+
+    return np.array([index for index, _ in decide(probabilities_NK, attribute.offsets)], np.int64)
+
+
+def complaint(figures: Mapping[str, float], limits: Limits) -> str:
+    """Which limit the differences break and by how much; empty where they keep them."""
+    if figures["probability_difference"] > limits.probability:
+        return f"a probability differs by {figures['probability_difference']:.3g}, limit {limits.probability:g}"
+    if figures["agreement"] < limits.agreement:
+        return f"{figures['agreement']:.1%} of labels agree, limit {limits.agreement:.1%}"
+    return ""
+
+
+def finite(gaps: np.ndarray) -> np.ndarray:
+    """Differences, a NaN or an infinity among them as 1.0, the largest that probabilities can have.
+
+    A NaN would compare as no difference at all, and JSON, where the figures go, knows neither.
+    """
+    import numpy as np
+
+    made: np.ndarray = np.nan_to_num(gaps, nan=1.0, posinf=1.0)
+    return made
+
+
+class _Timed:
+    """The engine, and how fast it was at its fastest: its first batch pays for what it makes late."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.images_per_s = 0.0
+
+    def infer(self, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
+        started = time.perf_counter()
+        answers = self._engine.infer(photos_NHWC)
+        self.images_per_s = max(self.images_per_s, len(photos_NHWC) / (time.perf_counter() - started))
+        return answers
+
+
+def _run(engine: _Timed, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
+    """Every photo's answers."""
+    import numpy as np
+
+    parts = [engine.infer(photos_NHWC[start : start + BATCH]) for start in range(0, len(photos_NHWC), BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _slots(engine: _Timed, photos_NHWC: np.ndarray, answers: Answers) -> float:
+    """The largest difference between a photo's answers in a batch, in each slot, and alone."""
+    import numpy as np
+
+    count = min(MIXED, len(photos_NHWC))
+    chosen = np.linspace(0, len(photos_NHWC) - 1, count).astype(int)
+    worst = 0.0
+    for turn in range(count):
+        order = np.roll(chosen, turn)
+        together = engine.infer(photos_NHWC[order])
+        for slot, index in enumerate(order):
+            worst = max(worst, _gap(together, slot, answers, index))
+    for index in chosen:
+        worst = max(worst, _gap(engine.infer(photos_NHWC[index : index + 1]), 0, answers, index))
+    return worst
+
+
+def _gap(some: Answers, slot: int, others: Answers, index: int) -> float:
+    import numpy as np
+
+    probabilities = [name for name in some if name != "features"]
+    return max(float(finite(np.abs(some[name][slot] - others[name][index])).max()) for name in probabilities)

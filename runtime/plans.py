@@ -1,0 +1,49 @@
+"""Whether a plan fits the library and the GPU that are here, asked before it is opened."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+from runtime.bundle import Artifact, rebuild
+from runtime.engines import ENGINES
+from runtime.engines.cuda import gpu_here
+
+
+def misfit(artifact: Artifact, engine: str) -> str:
+    """Why the plan cannot run here, in one line; empty for a graph, and where nothing is known against it."""
+    if ENGINES[engine].suffix != ".plan":
+        return ""
+    built, here = artifact.built_with.get(engine, ""), _version(engine)
+    if built and here and not _reads(engine, built, here):
+        return f"built with {engine} {built}, here is {here}"
+    gpu = gpu_here() if artifact.target else ""
+    if gpu not in ("", artifact.target):
+        return f"built for a GPU of kind {artifact.target}, here is {gpu}"
+    return ""
+
+
+def rebuild_here(folder: Path, artifact: Artifact) -> str:
+    """What to type for a plan that fits this machine in place of one that does not."""
+    return rebuild(folder, artifact.file, target=artifact.target and gpu_here())
+
+
+def _reads(engine: str, built: str, here: str) -> bool:
+    """Whether the version that is here may read a plan of the one that built it.
+
+    TensorRT-RTX reads its own alone. TensorRT does too, but for plans that were built version-compatible, which a
+    later one of the same major version reads; the page does not tell them apart, so those are for it to refuse.
+    """
+    if engine == "tensorrt-rtx":
+        return built == here
+    built_numbers, here_numbers = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (built, here))
+    return built_numbers[:1] == here_numbers[:1] and built_numbers <= here_numbers
+
+
+def _version(engine: str) -> str:
+    """Of the library; empty where it cannot be loaded, which opening the plan will tell with its reason."""
+    try:
+        return str(importlib.import_module(ENGINES[engine].package).__version__)
+    except (ImportError, OSError):
+        return ""
