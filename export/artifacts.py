@@ -98,7 +98,7 @@ def make(
         if job.library:
             source = graphs[job.precision]
             if not source.refused:  # what no engine here may serve is no source for a plan, which nothing could judge
-                yield job, _plan(job, source, photos, scratch)
+                yield job, _plan(job, source, photos, scratch, accuracy)
             continue
         for candidate in _candidates(job.precision, full, photos, tell):
             made = _graph(job.precision, candidate, photos, scratch, accuracy)
@@ -134,7 +134,8 @@ def _candidates(
     sample = np.linspace(0, len(photos.evidence.photos_NHWC) - 1, RANKING_PHOTOS).astype(int)
     ranked = sensitivity.costs(full, quantised, photos.evidence.photos_NHWC[np.unique(sample)], limit_s=RANKING_LIMIT_S)
     count = 1
-    while count <= MOST_PUT_BACK * len(tensors):
+    # Those that the time for ranking did not reach stay as they are.
+    while count <= min(len(ranked), MOST_PUT_BACK * len(tensors)):
         tell(f"int8: gate, {count} of {len(tensors)} tensors in float32")
         dearest = [cost.tensor for cost in ranked[:count]]
         model = sensitivity.put_back(full, quantised, dearest)
@@ -166,13 +167,13 @@ def _graph(precision_: Precision, candidate: Candidate, photos: Photos, scratch:
     )
 
 
-def _plan(job: Job, source: Made, photos: Photos, scratch: Path) -> Made:
+def _plan(job: Job, source: Made, photos: Photos, scratch: Path, accuracy: Accuracy) -> Made:
     path = scratch / f"{job.precision}-{job.library}-{job.target}.plan"
     plan = plan_from_onnx(
         source.path, path, package=ENGINES[job.library].package, target=job.target or None, profile=Profile()
     )
     verdicts = (
-        parity.judge(path, job.precision, job.library, hint, photos.evidence)
+        parity.judge(path, job.precision, job.library, hint, photos.evidence, accuracy=accuracy)
         for hint in parity.hints(job.library, job.precision)
     )
     return _made(

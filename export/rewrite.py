@@ -9,7 +9,7 @@ so that a weight is rounded once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from export.names import LINEAR
 
@@ -48,13 +48,6 @@ def _until_none(model: onnx.ModelProto, once: Callable[[_Graph], bool]) -> int:
     while once(_Graph(model)):
         count += 1
     return count
-
-
-class _Reader(NamedTuple):
-    """A linear layer, and its input's channels: the axis counted from the last, -1."""
-
-    node: onnx.NodeProto
-    axis: int
 
 
 class _Graph:
@@ -113,13 +106,13 @@ class _Graph:
             reader.input[:] = [source if tensor == node.output[0] else tensor for tensor in reader.input]
         self.proto.node.remove(node)
 
-    def linear_readers(self, tensor: str, axis: int, *, padding: bool = False) -> list[_Reader] | None:
+    def linear_readers(self, tensor: str, axis: int, *, padding: bool = False) -> list[onnx.NodeProto] | None:
         """The linear layers that contract this axis of a tensor, behind transposes too; None where others read it.
 
         Args:
             padding: whether layers that pad the tensor with zeros count.
         """
-        found: list[_Reader] = []
+        found: list[onnx.NodeProto] = []
         if tensor in self.outputs:
             return None
         for node in self.readers.get(tensor, ()):
@@ -132,7 +125,7 @@ class _Graph:
                     return None
                 found += behind
             elif self._contracts(node, tensor, axis, padding):
-                found.append(_Reader(node, axis))
+                found.append(node)
             else:
                 return None
         return found
@@ -256,7 +249,7 @@ def _fold_norm(graph: _Graph) -> bool:
         if not readers or _attribute(node, "axis", -1) != -1 or ((scale_C == 1).all() and len(node.input) == 2):
             continue
         for reader in readers:
-            graph.absorb(reader.node, scale_C, shift_C)
+            graph.absorb(reader, scale_C, shift_C)
         graph.give(node, 1, np.ones_like(scale_C), like=node.input[1])
         del node.input[2:]
         return True
@@ -277,7 +270,7 @@ def _fold_pixels(graph: _Graph) -> bool:
     if not readers:
         return False
     for reader in readers:
-        graph.absorb(reader.node, 1 / std_C, (shift_C - mean_C) / std_C)
+        graph.absorb(reader, 1 / std_C, (shift_C - mean_C) / std_C)
     graph.give(sub, 1, shift_C, like=sub.input[1])
     graph.bypass(div, sub.output[0])
     return True

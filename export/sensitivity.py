@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from export.graph import INPUT, checked
@@ -140,11 +140,5 @@ def _answers(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> list[np.ndarray
     settings.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()][:-1]  # the last are the features
-    parts: list[Sequence[np.ndarray]] = [
-        session.run(names, {INPUT: photos_NHWC[index : index + 1]}) for index in range(len(photos_NHWC))
-    ]
-    return [np.concatenate(column) for column in _columns(parts)]
-
-
-def _columns(parts: Sequence[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
-    yield from zip(*parts, strict=True)
+    parts = [session.run(names, {INPUT: photos_NHWC[index : index + 1]}) for index in range(len(photos_NHWC))]
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]

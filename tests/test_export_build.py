@@ -216,6 +216,24 @@ def test_an_int8_graph_that_is_refused_gets_tensors_back_in_float32_until_it_pas
         assert not verdict.figures or verdict.figures["probability_difference"] <= least + 1e-6
 
 
+def test_without_the_time_to_rank_tensors_no_graph_is_judged_twice(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+    judge = parity.judge
+
+    def watched(path: Path, *rest: Any, **options: Any) -> Verdict:
+        judged.append(bundle.sha256_of(path))
+        return judge(path, *rest, **options)
+
+    monkeypatch.setattr(parity, "judge", watched)
+    monkeypatch.setattr(artifacts, "RANKING_LIMIT_S", 0.0)
+    monkeypatch.setitem(LIMITS, "int8", IMPOSSIBLE)
+    assert run(checkpoints, tmp_path, "--precision", "int8") == 1
+    ways = sum(len(parity.hints(engine, "int8")) for engine in artifacts.GRAPH_ENGINES)
+    assert (len(judged), len(set(judged))) == (ways, 1)
+
+
 # What is not done twice
 
 
