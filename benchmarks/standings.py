@@ -18,6 +18,7 @@ Key = tuple[str, str, int]
 Line = Mapping[str, Any]
 Lines = Mapping[Key, Line]
 GROUPS = {GARMENT: (GARMENT,), "by eye": BY_EYE}
+SCORED = {**GROUPS, "every category": (GARMENT, *BY_EYE)}
 SEARCHED = {GARMENT: (GARMENT,), "by eye": BY_EYE[:2]}
 """The tasks, with seed 0, on whose validation photos the reference's rate is chosen."""
 REFERENCE = "reference"
@@ -65,11 +66,11 @@ def summary(lines: Lines, rates: Sequence[float]) -> dict[str, Any]:
         "rates_chosen": chosen,
         "validation_hm_by_rate": {group: _by_rate(lines, rates, group) for group in GROUPS},
         "standings": [
-            {"recipe": name, **{group: _spread(_by_seed(lines, answers, group, chosen)) for group in GROUPS}}
+            {"recipe": name, **{group: _spread(_by_seed(lines, answers, group, chosen)) for group in SCORED}}
             for name, answers in STANDINGS.items()
         ],
         "differences": [
-            {"between": name, **{group: _difference(lines, pair, group, chosen) for group in GROUPS}}
+            {"between": name, **{group: _difference(lines, pair, group, chosen) for group in SCORED}}
             for name, pair in DIFFERENCES.items()
         ],
         "ablation": [
@@ -130,11 +131,11 @@ def _difference(
 
 def _of(lines: Lines, answers: Answers, group: str, seed: int, chosen: Mapping[str, float | None]) -> list[Line] | None:
     """The group's lines of one recipe and seed, the reference's at the rate chosen; None unless all are there."""
-    rate = chosen[group]
-    if answers.recipe == REFERENCE and rate is None:
-        return None
-    recipe = f"{REFERENCE} {rate:g}" if answers.recipe == REFERENCE else answers.recipe
-    mine = [lines.get((recipe, task, seed)) for task in GROUPS[group]]
+    mine = []
+    for task in SCORED[group]:
+        rate = next(chosen[home] for home, tasks in GROUPS.items() if task in tasks)
+        recipe = f"{REFERENCE} {rate:g}" if answers.recipe == REFERENCE and rate else answers.recipe
+        mine.append(lines.get((recipe, task, seed)))
     return None if None in mine else [line for line in mine if line]
 
 

@@ -1,6 +1,6 @@
-"""A training in a process of its own, watched: when it took its first step, and what memory it holds with its workers.
+"""A command in a process of its own, watched: how long it takes, and what memory it holds with its children.
 
-As a command it is that process: train.fit, which notes its steps in a file.
+As a command itself it is a training: train.fit, which notes its steps in a file.
 """
 
 from __future__ import annotations
@@ -71,10 +71,26 @@ def training(options: Sequence[str], note: Path) -> Watched:
     Args:
         note: a file to put the moments of its steps in.
     """
+    started = time.monotonic()
+    code, samples = module("benchmarks.watch", [str(note), *options])
+    done_s = time.monotonic() - started
+    moments = json.loads(note.read_text()) if note.exists() else {}
+    return Watched(
+        code=code,
+        first_step_s=moments.get("first", started) - started,
+        last_step_s=moments.get("last", started) - started,
+        steps=moments.get("steps", 0),
+        done_s=done_s,
+        samples=samples,
+    )
+
+
+def module(name: str, options: Sequence[str]) -> tuple[int, tuple[Sample, ...]]:
+    """Run `python -m NAME OPTIONS`, its output passed on; gives its exit code and the memory that it held."""
     if not Path("/proc/self/smaps_rollup").exists():
         raise UserError("memory is read from /proc/<pid>/smaps_rollup, which this system does not have: it takes Linux")
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.watch", str(note), *options])
+    process = subprocess.Popen([sys.executable, "-m", name, *options])
     samples = []
     try:
         while process.poll() is None:
@@ -85,16 +101,7 @@ def training(options: Sequence[str], note: Path) -> Watched:
     finally:
         process.kill()
         process.wait()
-    done_s = time.monotonic() - started
-    moments = json.loads(note.read_text()) if note.exists() else {}
-    return Watched(
-        code=process.returncode,
-        first_step_s=moments.get("first", started) - started,
-        last_step_s=moments.get("last", started) - started,
-        steps=moments.get("steps", 0),
-        done_s=done_s,
-        samples=tuple(samples),
-    )
+    return process.returncode, tuple(samples)
 
 
 def main(argv: Sequence[str]) -> int:

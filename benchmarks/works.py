@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import reference_network
 from benchmarks.reference_network import ROOT, spread
 from benchmarks.reference_way import ReferenceWay
-from runtime import images
+from runtime import bundle, images
 from train import data
 
 EXAMPLES = ROOT / "examples"
@@ -84,7 +84,7 @@ def convnext_base(scratch: Path, *, full: bool) -> Work:
     home = Path(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
     return Work(
         model="convnext_base",
-        bundle=home / "bundle",
+        bundle=home / "bundles" / bundle.slug_of(reference_network.CATEGORY.name),
         category=reference_network.CATEGORY.name,
         folder=_copied(spread(images.find([EXAMPLES / "photos"]), 8 if full else 4), scratch),
         reference=ReferenceWay.open(home / "checkpoint"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -17,7 +18,6 @@ from export.parity import ACCURACY, Accuracy
 from export.plan import made_from, plan_from_onnx
 from runtime.bundle import Artifact, Profile, Verdict, sha256_of
 from runtime.engines import ENGINES
-from runtime.engines.cuda import why_no_gpu
 
 if TYPE_CHECKING:
     import onnx
@@ -41,6 +41,17 @@ RANKING_LIMIT_S = 600.0
 MOST_PUT_BACK = 0.5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What artifacts are made for, and judged by."""
+
+    engines: tuple[str, ...] = GRAPH_ENGINES
+    """Judge every graph."""
+    profile: Profile = field(default_factory=Profile)
+    """Of every plan."""
+    accuracy: Accuracy = ACCURACY
+
+
 class Job(NamedTuple):
     """One artifact to make: a graph where `library` is empty, else a plan."""
 
@@ -61,20 +72,27 @@ class Made:
         return Made(artifact=msgspec.structs.replace(self.artifact, made_from=made_from), path=self.path)
 
     @property
+    def lacking(self) -> set[str]:
+        """The engines that refused it in every way in which they were tried."""
+        refused = {verdict.engine for verdict in self.artifact.verdicts if verdict.state == "refused"}
+        return refused - {verdict.engine for verdict in self.artifact.verdicts if verdict.state == "passed"}
+
+    @property
     def refused(self) -> bool:
         """No engine may serve it: it stays out of the bundle."""
         states = {verdict.state for verdict in self.artifact.verdicts}
         return "refused" in states and "passed" not in states
 
 
-def jobs(precisions: Sequence[Precision], targets: Sequence[str]) -> list[Job]:
-    """The graphs asked for, then the plans: from the half graph where there is one, which is where GPUs are fast."""
+def jobs(precisions: Sequence[Precision], plans: Sequence[tuple[str, str]]) -> list[Job]:
+    """The graphs asked for, then the plans: from the half graph where there is one, which is where GPUs are fast.
+
+    Args:
+        plans: library and target of each.
+    """
     graphs = [Job(name) for name in dict.fromkeys(precisions)]
     sources = [name for name in dict.fromkeys(precisions) if name == "fp16" or "fp16" not in precisions]
-    plans = [Job(name, "tensorrt-rtx", target) for name in sources for target in dict.fromkeys(targets)]
-    if ENGINES["tensorrt"].installed() and not why_no_gpu():
-        plans += [Job(name, "tensorrt") for name in sources]
-    return graphs + plans
+    return graphs + [Job(name, *plan) for plan in dict.fromkeys(plans) for name in sources]
 
 
 def make(
@@ -84,7 +102,7 @@ def make(
     wanted: Sequence[Job],
     scratch: Path,
     *,
-    accuracy: Accuracy = ACCURACY,
+    terms: Terms = Terms(),
     tell: Callable[[str], None] = lambda state: None,
 ) -> Iterator[tuple[Job, Made]]:
     """Make and judge each artifact, its file in `scratch`.
@@ -98,11 +116,11 @@ def make(
         if job.library:
             source = graphs[job.precision]
             if not source.refused:  # what no engine here may serve is no source for a plan, which nothing could judge
-                yield job, _plan(job, source, photos, scratch, accuracy)
+                yield job, _plan(job, source, photos, scratch, terms)
             continue
         for candidate in _candidates(job.precision, full, photos, tell):
-            made = _graph(job.precision, candidate, photos, scratch, accuracy)
-            if all(verdict.state != "refused" for verdict in made.artifact.verdicts):
+            made = _graph(job.precision, candidate, photos, scratch, terms)
+            if not made.lacking:
                 break
         graphs[job.precision] = made
         yield job, made
@@ -123,10 +141,10 @@ def _candidates(
         yield Candidate(full)
         return
     if precision_ == "fp16":
-        yield Candidate(precision.to_fp16(full, photos.calibration_NHWC[:RANGE_PHOTOS]))
+        yield Candidate(precision.to_fp16(full, list(islice(photos.calibration, RANGE_PHOTOS))))
         return
     tell("int8: calibration")
-    quantised = precision.to_int8(full, photos.calibration_NHWC)
+    quantised = precision.to_int8(full, photos.calibration)
     tell("int8: gate")
     yield Candidate(quantised, _float_names(quantised))
     tensors = sensitivity.quantised_tensors(quantised)
@@ -147,33 +165,33 @@ def _float_names(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(node.name for node in sensitivity.float_layers(model))
 
 
-def _graph(precision_: Precision, candidate: Candidate, photos: Photos, scratch: Path, accuracy: Accuracy) -> Made:
+def _graph(precision_: Precision, candidate: Candidate, photos: Photos, scratch: Path, terms: Terms) -> Made:
     import onnx
 
     path = scratch / f"{precision_}.onnx"
     onnx.save(candidate.model, path)
     verdicts = (
-        parity.judge(path, precision_, name, hint, photos.evidence, accuracy=accuracy)
-        for name in GRAPH_ENGINES
+        parity.judge(path, precision_, name, hint, photos.evidence, accuracy=terms.accuracy)
+        for name in terms.engines
         for hint in parity.hints(name, precision_)
     )
     return _made(
         path,
         Job(precision_),
-        engines=GRAPH_ENGINES,
+        engines=terms.engines,
         built_with={name: version(name) for name in TOOLS[precision_]},
         kept_float=candidate.kept_float,
         verdicts=tuple(verdicts),
     )
 
 
-def _plan(job: Job, source: Made, photos: Photos, scratch: Path, accuracy: Accuracy) -> Made:
+def _plan(job: Job, source: Made, photos: Photos, scratch: Path, terms: Terms) -> Made:
     path = scratch / f"{job.precision}-{job.library}-{job.target}.plan"
     plan = plan_from_onnx(
-        source.path, path, package=ENGINES[job.library].package, target=job.target or None, profile=Profile()
+        source.path, path, package=ENGINES[job.library].package, target=job.target or None, profile=terms.profile
     )
     verdicts = (
-        parity.judge(path, job.precision, job.library, hint, photos.evidence, accuracy=accuracy)
+        parity.judge(path, job.precision, job.library, hint, photos.evidence, accuracy=terms.accuracy)
         for hint in parity.hints(job.library, job.precision)
     )
     return _made(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ import numpy as np
 
 from export import artifacts, evidence, graph, parity
 from runtime import __version__, bundle, images
-from runtime.bundle import Artifact, Bundle, Golden, GoldenPhoto
+from runtime.bundle import Artifact, Bundle, Category, Golden, GoldenPhoto
 from runtime.errors import UserError
+from runtime.terminal import note
+from train.locks import locked
 
 if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
@@ -28,19 +31,18 @@ GOLDEN_PHOTOS = 8
 GOLDEN_SIDE = 256
 GOLDEN_QUALITY = 85
 DIGITS = 6
+SCRATCH = ".build."
 
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """A folder to make files in, on the bundle's own disk, gone afterwards; UserError where none can be made."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".build.") as made:
+        with locked(folder, "build"):
+            for left in folder.glob(f"{SCRATCH}*"):
+                shutil.rmtree(left)  # by a build that was killed
+            with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as made:
                 yield Path(made)
-        finally:
-            if not any(folder.iterdir()):
-                folder.rmdir()
     except OSError as err:
         raise UserError(f"cannot write in {folder}: {err.strerror}\nchoose another folder with: --out DIR") from err
 
@@ -81,9 +83,16 @@ def _earlier(folder: Path, page: Checkpoint, made: Sequence[Artifact]) -> list[A
     except UserError:
         return []  # what does not verify is replaced whole
     if before.provenance.get("identity") != page.identity:
+        if _taxonomy(before.categories) != _taxonomy(page.categories):
+            had = "; ".join(f"{one.name}: {', '.join(a.name for a in one.attributes)}" for one in before.categories)
+            note(f"{folder} had other attributes or classes ({had}): it is replaced whole")
         return []
     again = {(artifact.precision, artifact.target, artifact.engines) for artifact in made}
     return [kept for kept in before.artifacts if (kept.precision, kept.target, kept.engines) not in again]
+
+
+def _taxonomy(categories: Sequence[Category]) -> dict[str, dict[str, tuple[str, ...]]]:
+    return {category.name: {one.name: one.classes for one in category.attributes} for category in categories}
 
 
 def _golden(folder: Path, model: FacetModel, page: Checkpoint, photos: evidence.Photos) -> Golden:

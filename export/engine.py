@@ -47,16 +47,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"build with TensorRT-RTX for GPUs that need not be here: {', '.join(RTX_TARGETS)} "
         "(default: for the GPU here, with TensorRT where it is installed)",
     )
-    shape = Profile()
-    parser.add_argument(
-        "--batch",
-        nargs=3,
-        type=positive,
-        default=[shape.min_batch, shape.opt_batch, shape.max_batch],
-        metavar=("MIN", "OPT", "MAX"),
-        help="photos at a time: the fewest, those that kernels are chosen for, the most "
-        f"(default: {shape.min_batch} {shape.opt_batch} {shape.max_batch})",
-    )
+    add_batch(parser)
     parser.add_argument(
         "--timing-cache", type=Path, metavar="FILE", help="TensorRT's measurements, kept for the next build"
     )
@@ -72,6 +63,26 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
     return parser
+
+
+def add_batch(parser: argparse.ArgumentParser) -> None:
+    """The option that plans have for their optimisation profile; `profile_of` reads it."""
+    shape = Profile()
+    parser.add_argument(
+        "--batch",
+        nargs=3,
+        type=positive,
+        default=[shape.min_batch, shape.opt_batch, shape.max_batch],
+        metavar=("MIN", "OPT", "MAX"),
+        help="photos at a time for plans: the fewest, those that kernels are chosen for, the most "
+        f"(default: {shape.min_batch} {shape.opt_batch} {shape.max_batch})",
+    )
+
+
+def profile_of(args: argparse.Namespace) -> Profile:
+    """The profile asked for; UserError where the three are not in order."""
+    minimum, best, maximum = args.batch
+    return Profile(min_batch=minimum, opt_batch=best, max_batch=maximum)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,20 +146,26 @@ def build(args: argparse.Namespace) -> int:
 
 def jobs(args: argparse.Namespace) -> list[Job]:
     """The plans asked for, all that a build needs checked before the first, which may take minutes."""
-    minimum, best, maximum = args.batch
-    profile = Profile(min_batch=minimum, opt_batch=best, max_batch=maximum)
+    profile = profile_of(args)
     options = Options(
         hardware_compatible=args.hardware_compatible,
         version_compatible=args.version_compatible,
         timing_cache=args.timing_cache,
     )
+    graphs = [
+        (folder, page.slug, source(folder, page, precision))
+        for root in args.bundles
+        for folder in find(root).values()
+        for page in [checked_page(folder)]
+        for precision in dict.fromkeys(args.precision)
+    ]
     library, targets = library_here(args.target)
     for target in targets:
         version = library_for(ENGINES[library].package, target or None, options).__version__
     return [
         Job(
             folder=folder,
-            slug=page.slug,
+            slug=slug,
             graph=graph,
             library=library,
             version=version,
@@ -156,11 +173,7 @@ def jobs(args: argparse.Namespace) -> list[Job]:
             profile=profile,
             options=options,
         )
-        for root in args.bundles
-        for folder in find(root).values()
-        for page in [checked_page(folder)]
-        for precision in dict.fromkeys(args.precision)
-        for graph in [source(folder, page, precision)]
+        for folder, slug, graph in graphs
         for target in targets
     ]
 

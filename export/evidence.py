@@ -1,10 +1,10 @@
 """The photos of an export: those that int8 is calibrated on, those that the gate judges by, PyTorch's own answers."""
 
-# N photos, L attributes
+# N photos, L attributes, H height, W width, C channels
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,14 @@ import numpy as np
 
 from export import graph
 from export.parity import Evidence
+from export.ranges import PhotoSet
 from runtime import images
+from runtime.errors import UserError
 from train import data
 from train.config import MISSING
 
 if TYPE_CHECKING:
+    from runtime.bundle import Preprocess
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
     from train.table import Table
@@ -30,31 +33,50 @@ class Photos:
     """What an export needs of the data."""
 
     table: Table
-    calibration_NHWC: np.ndarray
+    calibration: PhotoSet
     evidence: Evidence
     gate_rows: np.ndarray
     """Of the table, one for each photo of the evidence."""
 
 
-def gather(model: FacetModel, page: Checkpoint, folder: Path, *, calibration: int, gate: int) -> Photos:
-    """Photos of the training split to calibrate on, and of the validation split to judge by, of every category."""
+@dataclass(frozen=True)
+class OnDisk:
+    """Photos that are read each time they are asked for: any number of them takes the memory of one."""
+
+    paths: Sequence[Path]
+    spec: Preprocess
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (images.fit(images.decode(path), self.spec) for path in self.paths)
+
+
+def gather(
+    model: FacetModel, page: Checkpoint, folder: Path, *, calibration: int, gate: int, elsewhere: Path | None = None
+) -> Photos:
+    """Photos of the training split to calibrate on, and of the validation split to judge by, of every category.
+
+    Args:
+        elsewhere: a folder whose photos to calibrate on instead.
+    """
     table = data.read_for(folder, page.categories, trained=page.splits, seed=int(page.provenance.get("seed", 0)))
 
-    def load(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        kept, pixels = [], []
-        for row in rows:
-            try:
-                pixels.append(images.fit(images.decode(table.paths[row]), page.preprocess))
-                kept.append(row)
-            except images.PhotoError:
-                continue
+    def readable(rows: np.ndarray) -> np.ndarray:
+        kept = np.array([row for row in rows if _is_readable(table.paths[row])], np.int64)
         data.refuse_unreadable([table.paths[row] for row in set(rows) - set(kept)], len(rows))
-        return np.array(kept), np.stack(pixels)
+        return kept
 
-    gate_rows, photos_NHWC = load(covering(table, "val", gate))
+    if elsewhere:
+        to_calibrate = _spread(elsewhere, calibration)
+    else:
+        to_calibrate = [table.paths[row] for row in readable(covering(table, "train", calibration))]
+    gate_rows = readable(covering(table, "val", gate))
+    photos_NHWC = np.stack(list(OnDisk([table.paths[row] for row in gate_rows], page.preprocess)))
     return Photos(
         table=table,
-        calibration_NHWC=load(covering(table, "train", calibration))[1],
+        calibration=OnDisk(to_calibrate, page.preprocess),
         evidence=Evidence(
             categories=page.categories,
             photos_NHWC=photos_NHWC,
@@ -106,6 +128,27 @@ def covering(table: Table, split: str, count: int) -> np.ndarray:
                 left.append(turn)
         turns = left
     return np.sort(np.array(list(taken), dtype=np.int64))
+
+
+def _spread(folder: Path, count: int) -> list[Path]:
+    """At most `count` photos of a folder, evenly spaced, as neighbours are often alike; without those unreadable."""
+    try:
+        found = images.find([folder])
+    except UserError as err:
+        raise UserError(f"{str(err).splitlines()[0]}\nname a folder of photos with: --calibration DIR") from None
+    places = np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)
+    kept = [found[place] for place in places if _is_readable(found[place])]
+    if not kept:
+        raise UserError(f"no photo in {folder} can be read\nname a folder of photos with: --calibration DIR")
+    return kept
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        images.decode(path)
+    except images.PhotoError:
+        return False
+    return True
 
 
 def _apart(rows: np.ndarray) -> Iterator[int]:

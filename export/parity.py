@@ -58,8 +58,9 @@ class Evidence:
 def hints(engine: str, precision: str) -> tuple[str, ...]:
     """The ways in which an engine is tried."""
     if engine == "openvino":
-        # It would choose bfloat16 by itself where the processor has it: float32 gives every machine the same digits.
-        return ("f32",)
+        # It would choose bfloat16 by itself where the processor has it: float32 gives every machine the same digits,
+        # and bfloat16 between int8 layers is faster, at little cost beside that of int8.
+        return ("f32", "bf16") if precision == "int8" else ("f32",)
     return ("", "float") if engine == "onnxruntime" and precision == "int8" else ("",)
 
 

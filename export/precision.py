@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from export.graph import INPUT, checked
-from export.ranges import largest
+from export.ranges import PhotoSet, largest
 from export.work import multiplications
 from runtime.errors import UserError
 
@@ -31,17 +31,17 @@ ROUNDING = 1e-6
 WORTH_IT = 0.001
 
 
-def to_fp16(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> onnx.ModelProto:
+def to_fp16(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
     """The float32 graph with half-precision tensors.
 
     In float32 stay the pixels up to their transpose, softmax, norms and averages, and every node that half precision
-    is too narrow for: by its weights, or by what it reads and gives on these uint8 photos.
+    is too narrow for: by its weights, or by what it reads and gives on these photos.
     """
     import onnx
 
     half = onnx.ModelProto.FromString(model.SerializeToString())
     graph = half.graph
-    full_nodes = {*_pixel_nodes(half), *_too_wide(half, photos_NHWC)}
+    full_nodes = {*_pixel_nodes(half), *_too_wide(half, photos)}
     float_tensors = {
         info.name for info in [*graph.value_info, *graph.output] if info.type.tensor_type.elem_type == FLOAT
     }
@@ -88,8 +88,8 @@ def to_fp16(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> onnx.ModelProto:
     return checked(half)
 
 
-def to_int8(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> onnx.ModelProto:
-    """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on uint8 photos."""
+def to_int8(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
+    """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other."""
     import onnx
 
     for name in ("nncf", "torch.utils.cpp_extension"):  # the latter looks for a CUDA compiler, and says so
@@ -97,14 +97,14 @@ def to_int8(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> onnx.ModelProto:
     import nncf
 
     copy = onnx.ModelProto.FromString(model.SerializeToString())
-    dataset = nncf.Dataset([photos_NHWC[index : index + 1] for index in range(len(photos_NHWC))], _feed)
+    dataset = nncf.Dataset(photos, _feed)
     # The library draws its progress on stdout, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
         quantised = nncf.quantize(
             copy,
             dataset,
             preset=nncf.QuantizationPreset.PERFORMANCE,
-            subset_size=len(photos_NHWC),
+            subset_size=len(photos),
             ignored_scope=nncf.IgnoredScope(names=_not_worth_it(model)),
         )
     sign(quantised)
@@ -193,7 +193,7 @@ def _halved(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
 
 
-def _too_wide(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> list[str]:
+def _too_wide(model: onnx.ModelProto, photos: PhotoSet) -> list[str]:
     """The nodes whose tensors overflow half precision on the photos, or whose weights overflow or fade in it."""
     import numpy as np
     from onnx import numpy_helper
@@ -205,7 +205,7 @@ def _too_wide(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> list[str]:
             lost = values - values.astype(np.float16).astype(np.float64)
         return bool(np.square(lost).sum() <= ROUNDING * np.square(values, dtype=np.float64).sum())
 
-    sizes = largest(model, photos_NHWC)
+    sizes = largest(model, photos)
     wide = {tensor for tensor, size in sizes.items() if not HEADROOM * size <= LARGEST_HALF}
     wide |= {
         tensor.name
@@ -226,5 +226,5 @@ def _pixel_nodes(model: onnx.ModelProto) -> list[str]:
         tensor = node.output[0]
 
 
-def _feed(photo_1HWC: np.ndarray) -> dict[str, np.ndarray]:
-    return {INPUT: photo_1HWC}
+def _feed(photo_HWC: np.ndarray) -> dict[str, np.ndarray]:
+    return {INPUT: photo_HWC[None]}

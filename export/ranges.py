@@ -1,10 +1,11 @@
 """How large the values of a graph become on real photos."""
 
-# N photos
+# N photos, H height, W width, C channels
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from export.graph import INPUT
 
@@ -12,10 +13,19 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
+
+class PhotoSet(Protocol):
+    """Uint8 RGB photos [H, W, C], as often as they are asked for; an array [N, H, W, C] is one."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
 FLOAT = 1  # onnx.TensorProto.FLOAT
 
 
-def largest(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> dict[str, float]:
+def largest(model: onnx.ModelProto, photos: PhotoSet) -> dict[str, float]:
     """Of each float tensor that a node gives, by name, the largest absolute value on these photos."""
     import numpy as np
     import onnx
@@ -36,7 +46,7 @@ def largest(model: onnx.ModelProto, photos_NHWC: np.ndarray) -> dict[str, float]
     session = onnxruntime.InferenceSession(watched.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     names = [f"{tensor}/size/max" for tensor in made]
     found = np.zeros(len(made))
-    for index in range(len(photos_NHWC)):
-        values = session.run(names, {INPUT: photos_NHWC[index : index + 1]})
+    for photo_HWC in photos:
+        values = session.run(names, {INPUT: photo_HWC[None]})
         found = np.maximum(found, [float(value) for value in values])
     return dict(zip(made, found.tolist(), strict=True))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,13 @@ PACKAGES = ("facet-edge", "torch", "onnx", "onnxscript", "nncf", "onnxruntime", 
 
 
 def digests(
-    page: Checkpoint, weights: Path, data: Path, wanted: Sequence[Job], options: Mapping[str, object]
+    page: Checkpoint,
+    weights: Path,
+    data: Path,
+    wanted: Sequence[Job],
+    options: Mapping[str, object],
+    *,
+    calibration: Path | None = None,
 ) -> dict[Job, str]:
     """For each graph asked for, a digest of the weights, the photos, the options and the versions it comes of; the
     plans asked for with them have none of their own.
@@ -34,6 +41,7 @@ def digests(
         weights: the checkpoint's file, hashed afresh.
         data: the folder whose photos calibrate and judge, known by its tables and by its photos' sizes and times.
         options: of the build, as JSON can say them.
+        calibration: the folder whose photos calibrate instead.
     """
     shared = hashlib.sha256()
     # What is not there is told when it is opened, or read.
@@ -43,8 +51,9 @@ def digests(
     for name in ("train.csv", "category_attributes.csv", "category_attributes.parquet"):
         if (data / name).is_file():
             shared.update((data / name).read_bytes())
-    for name, size, changed in _photos(data / "train_images"):
-        shared.update(f"{size} {changed} ".encode() + os.fsencode(name) + b"\0")
+    for folder in (data / "train_images", *([calibration] if calibration else [])):
+        for name, size, changed in _photos(folder):
+            shared.update(f"{size} {changed} ".encode() + os.fsencode(name) + b"\0")
     found = {}
     for job in wanted:
         own = shared.copy()
@@ -53,7 +62,7 @@ def digests(
     return found
 
 
-def standing(folder: Path, digests: Mapping[Job, str]) -> dict[Job, Artifact]:
+def standing(folder: Path, digests: Mapping[Job, str], profile: Profile) -> dict[Job, Artifact]:
     """The artifacts of the bundle in `folder` that would come out as they are; none where it does not verify."""
     if not (folder / bundle.PAGE).is_file():
         return {}
@@ -65,17 +74,21 @@ def standing(folder: Path, digests: Mapping[Job, str]) -> dict[Job, Artifact]:
     found = {job: by_digest[digest] for job, digest in digests.items() if digest in by_digest}
     graphs = {job.precision: artifact for job, artifact in found.items()}
     for job in digests:
-        if job.library and job.precision in graphs and (digest := _of_plan(job, graphs[job.precision])) in by_digest:
+        if (
+            job.library
+            and job.precision in graphs
+            and (digest := _of_plan(job, graphs[job.precision], profile)) in by_digest
+        ):
             found[job] = by_digest[digest]
     # A plan is built from its graph: where one of a precision is missing, all of it are made together.
     lacking = {job.precision for job in digests if job not in found}
     return {job: artifact for job, artifact in found.items() if job.precision not in lacking}
 
 
-def _of_plan(job: Job, graph: Artifact) -> str:
+def _of_plan(job: Job, graph: Artifact, profile: Profile) -> str:
     """What export.engine too would know the plan by: it is the graph's, whatever that was made from."""
     return made_from(
-        graph.sha256, library=job.library, version=version(job.library), target=job.target, profile=Profile()
+        graph.sha256, library=job.library, version=version(job.library), target=job.target, profile=profile
     )
 
 
@@ -90,10 +103,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _photos(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of each, sorted."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as photos:
-        states = [(photo.name, photo.stat()) for photo in photos if photo.is_file()]
-    return sorted((name, state.st_size, state.st_mtime_ns) for name, state in states)
+def _photos(folder: Path | str) -> list[tuple[str, int, int]]:
+    """Path, size and time of change of each file, sorted, those of folders inside too."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found += _photos(entry.path)
+            else:
+                with suppress(OSError):  # a link that leads nowhere: as if it were not there
+                    found.append((entry.path, entry.stat().st_size, entry.stat().st_mtime_ns))
+    return sorted(found)

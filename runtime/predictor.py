@@ -174,7 +174,15 @@ def choose(bundle: Bundle, *, engine: str, precision: str | None, folder: Path |
         raise UserError(f"no {wanted} in bundle {bundle.slug!r}; it has: {_held(bundle)}\nbuild one with: {build}")
     choices.sort(key=lambda choice: (tried.index(choice.engine), *_preference(choice)))
     # A bundle may hold plans for several kinds of GPU. Where none fits, the best that there is says why.
-    return next((choice for choice in choices if not plans.misfit(choice.artifact, choice.engine)), choices[0])
+    return next((choice for choice in choices if _fits(choice)), choices[0])
+
+
+def _fits(choice: Choice) -> bool:
+    if choice.engine == "openvino":
+        from runtime.engines import ov
+
+        return ov.computes_in(choice.verdict.hint)
+    return not plans.misfit(choice.artifact, choice.engine)
 
 
 def _checked(image_HWC: np.ndarray) -> np.ndarray:

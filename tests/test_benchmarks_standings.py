@@ -54,6 +54,21 @@ def test_categories_count_alike_however_many_attributes_they_have() -> None:
     assert of(summary([made]), "default")[GARMENT]["mean"] == pytest.approx((1.0 + 0.4) / 2)
 
 
+def test_every_category_counts_alike_where_both_kinds_of_labels_are_there() -> None:
+    garment = line("reference 1e-05", GARMENT, 0, HALF, HALF, hm=0.6)
+    others = [line("reference 0.0001", task, 0, RIGHT, HALF, hm=0.6) for task in BY_EYE]
+    for made in others:
+        made["attributes"][0]["category"] = "Boot"
+    worse = [
+        {**made, "recipe": f"reference {rate:g}", "validation_hm": 0.1}
+        for made, rate in [(garment, 1e-4), *((made, 1e-5) for made in others)]
+    ]
+    found = of(summary([garment, *others, *worse]), "reference")
+    # Each kind of labels with the rate that its own search chose.
+    assert found["every category"]["values"] == [pytest.approx((0.4 + 1.0) / 2)]
+    assert of(summary([garment, *worse]), "reference")["every category"]["values"] == []
+
+
 def test_the_reference_stands_with_the_rate_that_validation_chose_and_without_offsets() -> None:
     lines = [
         line("reference 1e-05", GARMENT, 0, RIGHT, RIGHT, hm=0.3),

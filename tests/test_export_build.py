@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from export import artifacts, build, evidence, parity
+from export import artifacts, build, evidence, parity, table
 from runtime import bundle, images
 from runtime.bundle import Artifact, Bundle, State, Verdict
 from runtime.engines import ENGINES
@@ -185,15 +185,17 @@ def test_a_plan_is_built_for_real_and_recorded_as_unrun_where_there_is_no_gpu(bu
 
 
 def test_the_table_has_a_row_for_each_artifact_on_each_engine(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = build.rows(bundle.load(built).artifacts)
+    rows = table.rows(bundle.load(built).artifacts)
     assert len(rows) == sum(len(artifact.verdicts) for artifact in bundle.load(built).artifacts)
-    assert all(len(row) == len(build.COLUMNS) for row in rows)
+    assert all(len(row) == len(table.COLUMNS) for row in rows)
     by_name = {(row[0], row[1]): row for row in rows}
     int8 = by_name["int8", "onnxruntime float"]
     assert int8[-1] == "passed"
     assert float(int8[4]) > 0.8
+    assert int8[6] == "not judged"  # eighteen labels tell nothing
+    assert table.lost({"hm_lost": 0.0012, "hm_lost_bound": 0.0056, "labels": 1438.0}) == "0.12 (< 0.56)"
     if ENGINES["tensorrt-rtx"].installed() and why_no_gpu():
-        assert by_name["fp16 sm89", "tensorrt-rtx"][3:7] == ["", "", "", ""]
+        assert by_name["fp16 sm89", "tensorrt-rtx"][3:8] == ["", "", "", "", ""]
         assert by_name["fp16 sm89", "tensorrt-rtx"][-1].startswith("unrun: ")
 
 
@@ -301,6 +303,74 @@ def test_another_option_makes_it_again(
     assert "unchanged" not in capsys.readouterr().err
 
 
+# What it is asked to build for
+
+
+def test_engines_that_are_named_alone_judge_and_get_plans(checkpoints: Path, tmp_path: Path) -> None:
+    assert run(checkpoints, tmp_path, "--engine", "onnxruntime") == 0
+    (artifact,) = bundle.verify(tmp_path / "cap").artifacts
+    assert artifact.engines == ("onnxruntime",)
+    assert {verdict.engine for verdict in artifact.verdicts} == {"onnxruntime"}
+
+
+@needs_rtx
+def test_a_plan_alone_is_made_of_a_graph_that_passed_somewhere(checkpoints: Path, tmp_path: Path) -> None:
+    options = ["--engine", "tensorrt-rtx", "--batch", "1", "2", "4"]
+    assert run(checkpoints, tmp_path, *options) == 0
+    graph, plan = bundle.verify(tmp_path / "cap").artifacts
+    assert [(verdict.engine, verdict.state) for verdict in graph.verdicts] == [("onnxruntime", "passed")]
+    assert (plan.engines, plan.target) == (("tensorrt-rtx",), build.DEFAULT_TARGET)
+    assert plan.profile == bundle.Profile(min_batch=1, opt_batch=2, max_batch=4)
+    # Another profile is another plan, of the same graph.
+    assert run(checkpoints, tmp_path, *options[:2]) == 0
+    again, other = bundle.verify(tmp_path / "cap").artifacts
+    assert again.sha256 == graph.sha256
+    assert other.profile == bundle.Profile()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--engine", "openvino", "--target", "sm89"), "add it: --engine openvino tensorrt-rtx"),
+        (("--batch", "4", "2", "8"), "a profile's batches must rise from 1 up; got min 4, opt 2, max 8"),
+        (("--engine", "tensorrt"), "tensorrt"),
+    ],
+)
+def test_what_cannot_be_built_for_is_said_before_anything_is_made(
+    fails: Callable[..., str], checkpoints: Path, options: tuple[str, ...], said: str
+) -> None:
+    if "tensorrt" in options and ENGINES["tensorrt"].installed() and not why_no_gpu():
+        pytest.skip("tensorrt and a GPU are here")
+    assert said in fails(checkpoints, *options)
+
+
+def test_int8_can_be_calibrated_on_photos_that_no_one_labelled(
+    checkpoints: Path, data: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(data / "train_images", photos / "deep")
+    (photos / "damaged.jpg").write_bytes(b"not a photo")
+    options = ["--precision", "int8", "--engine", "onnxruntime", "--calibration", str(photos)]
+    assert run(checkpoints, tmp_path, *options) == 0
+    first = graphs(bundle.verify(tmp_path / "cap"))["int8"]
+    # Other photos, another range: the first of them are not those that cover the training split.
+    assert run(checkpoints, tmp_path, *options, "--calibration-photos", "2") == 0
+    assert graphs(bundle.verify(tmp_path / "cap"))["int8"].sha256 != first.sha256
+    capsys.readouterr()
+    os.utime(photos / "deep" / "000003.jpg")
+    assert build.main(["--checkpoints", str(checkpoints), "--out", str(tmp_path), *options]) == 0
+    assert "unchanged" not in capsys.readouterr().err
+
+
+def test_a_calibration_folder_without_photos_is_named(
+    fails: Callable[..., str], checkpoints: Path, tmp_path: Path
+) -> None:
+    said = fails(checkpoints, "--calibration", str(tmp_path / "gone"))
+    assert f"{tmp_path / 'gone'}\nname a folder of photos with: --calibration DIR" in said
+    (tmp_path / "one.jpg").write_bytes(b"not a photo")
+    assert f"no photo in {tmp_path} can be read" in fails(checkpoints, "--calibration", str(tmp_path))
+
+
 # What later builds do
 
 
@@ -324,6 +394,22 @@ def test_a_later_build_adds_to_the_bundle_and_another_checkpoint_starts_it_anew(
     assert graphs(third)["fp32"].sha256 != graphs(first)["fp32"].sha256
     left = {path.name for path in (tmp_path / "cap").iterdir()}
     assert left == {graphs(third)["fp32"].file, "bundle.json", "golden"}
+
+
+def test_a_bundle_of_another_taxonomy_is_replaced_and_said_to_be(
+    checkpoints: Path, other_checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoints, tmp_path, "--precision", "fp32") == 0
+    assert run(other_checkpoints, tmp_path, "--precision", "fp32") == 0
+    assert "other attributes" not in capsys.readouterr().err
+    page = bundle.load(tmp_path / "cap")
+    (category,) = page.categories
+    renamed = msgspec.structs.replace(category, attributes=category.attributes[:1])
+    bundle.save(tmp_path / "cap", msgspec.structs.replace(page, categories=(renamed,)))
+    assert run(checkpoints, tmp_path, "--precision", "fp16") == 0
+    said = f"{tmp_path / 'cap'} had other attributes or classes (Cap: {category.attributes[0].name}): it is replaced"
+    assert said in capsys.readouterr().err
+    assert list(graphs(bundle.verify(tmp_path / "cap"))) == ["fp16"]
 
 
 @pytest.mark.parametrize("change", ["temperatures", "offsets"])
@@ -391,7 +477,7 @@ def test_what_no_engine_passed_and_one_refused_is_refused(built: Path) -> None:
 def test_photos_are_taken_evenly_from_the_split_that_was_trained_on(data: Path, checkpoints: Path) -> None:
     model, page = checkpoint.load(checkpoints / "cap")
     photos = evidence.gather(model, page, data, calibration=5, gate=100)
-    assert photos.calibration_NHWC.shape == (5, 64, 64, 3)
+    assert [photo.shape for photo in photos.calibration] == [(64, 64, 3)] * 5
     assert photos.gate_rows.tolist() == photos.table.rows("val").tolist()
     assert np.array_equal(photos.evidence.labels_NL, photos.table.labels_NL[photos.gate_rows])
     paths = [photos.table.paths[row] for row in photos.gate_rows]
@@ -418,7 +504,7 @@ def test_the_split_that_a_checkpoint_was_trained_with_is_kept_where_the_data_giv
     ("precisions", "targets", "expected"),
     [
         (["fp32"], [], [("fp32", "", "")]),
-        (["fp16", "fp16"], ["sm89"], [("fp16", "", ""), ("fp16", "tensorrt-rtx", "sm89")]),
+        (["fp16", "fp16"], ["sm89", "sm89"], [("fp16", "", ""), ("fp16", "tensorrt-rtx", "sm89")]),
         (
             ["fp32", "int8"],
             ["sm89"],
@@ -439,8 +525,7 @@ def test_the_split_that_a_checkpoint_was_trained_with_is_kept_where_the_data_giv
 def test_plans_come_after_their_graphs_and_from_the_half_graph_where_there_is_one(
     precisions: list[artifacts.Precision], targets: list[str], expected: list[tuple[str, str, str]]
 ) -> None:
-    # A machine with tensorrt and its GPU adds its own plan.
-    assert [job for job in artifacts.jobs(precisions, targets) if job.library != "tensorrt"] == expected
+    assert artifacts.jobs(precisions, [("tensorrt-rtx", target) for target in targets]) == expected
 
 
 def test_data_is_looked_for_where_asked_then_where_it_was_trained_on(data: Path, tmp_path: Path) -> None:

@@ -230,6 +230,12 @@ def test_every_mistake_is_found_before_the_first_plan_is_built(
     assert contents(folder) == before
 
 
+def test_a_bundle_that_is_not_there_is_said_before_a_gpu_that_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert str(tmp_path / "gone") in refused([str(tmp_path / "gone"), *FP32], capsys)
+
+
 def test_without_a_gpu_the_targets_of_tensorrt_rtx_are_offered(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from export import build, evidence, precision
+from export import build, evidence, offers, precision
 from runtime import bundle, images, predict
 from runtime.bundle import Routes
 from runtime.engines import ENGINES, EngineOptions, open_engine
@@ -181,7 +181,7 @@ def test_photos_for_calibration_and_gate_are_of_every_category_alike(
     write_csv(folder / "train.csv", few)
     model, page = checkpoint.load(checkpoints / "joint")
     taken = evidence.gather(model, page, folder, calibration=10, gate=8)
-    assert len(taken.calibration_NHWC) == 10
+    assert len(taken.calibration) == 10
     assert np.bincount(taken.table.kinds_N[taken.gate_rows]).tolist() == [0, 4, 4]
     assert taken.evidence.categories == page.categories
     assert list(taken.evidence.reference) == [*OUTPUTS, "features"]
@@ -238,13 +238,13 @@ def test_a_router_trained_alone_leads_to_the_separate_bundles(
 
 def test_categories_of_a_joint_checkpoint_are_chosen_when_it_is_split(checkpoints: Path) -> None:
     folder = checkpoints / "joint"
-    assert build.asked(checkpoints, ["Women Tops & Tunics", "cap"], split=True) == {
+    assert offers.asked(checkpoints, ["Women Tops & Tunics", "cap"], split=True) == {
         folder: ["cap", "women-tops-tunics"]
     }
-    assert build.asked(folder, [], split=True) == {folder: ["router", "cap", "women-tops-tunics"]}
-    assert build.asked(checkpoints, [], split=False) == {folder: ["joint"], checkpoints / "router": ["router"]}
-    assert build.asked(checkpoints, ["joint"], split=False) == {folder: ["joint"]}
-    assert build.asked(checkpoints / "router", [], split=True) == {checkpoints / "router": ["router"]}
+    assert offers.asked(folder, [], split=True) == {folder: ["router", "cap", "women-tops-tunics"]}
+    assert offers.asked(checkpoints, [], split=False) == {folder: ["joint"], checkpoints / "router": ["router"]}
+    assert offers.asked(checkpoints, ["joint"], split=False) == {folder: ["joint"]}
+    assert offers.asked(checkpoints / "router", [], split=True) == {checkpoints / "router": ["router"]}
 
 
 def test_one_bundle_alone_may_be_split_off(checkpoints: Path, tmp_path: Path) -> None:
@@ -263,10 +263,10 @@ def test_a_category_of_a_joint_checkpoint_that_is_not_split_is_told_of_the_optio
 
 def test_an_unknown_category_of_a_split_checkpoint_is_answered_with_those_there_are(checkpoints: Path) -> None:
     with pytest.raises(UserError, match=r"no checkpoint of 'scarf' in .*; have: router, cap, women-tops-tunics$"):
-        build.asked(checkpoints / "joint", ["Scarf"], split=True)
+        offers.asked(checkpoints / "joint", ["Scarf"], split=True)
 
 
 def test_two_checkpoints_that_would_give_one_bundle_are_refused(checkpoints: Path) -> None:
     """The router of the joint checkpoint, and the one that was trained alone."""
     with pytest.raises(UserError, match=r"are checkpoints of one category\nname one: --checkpoints .*router$"):
-        build.asked(checkpoints, [], split=True)
+        offers.asked(checkpoints, [], split=True)

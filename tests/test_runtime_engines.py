@@ -158,6 +158,24 @@ def test_a_quantised_graph_is_computed_with_its_rounding_unless_told_otherwise(
     assert np.abs(features - np.array([8, 3, 1]) * STEP).max() < 1e-3
 
 
+def test_openvino_computes_in_bfloat16_where_the_processor_has_it_and_else_says_so(graph: Path) -> None:
+    if not ENGINES["openvino"].installed():
+        pytest.skip("openvino is not installed")
+    from runtime.engines import ov
+
+    if not ov.computes_in("bf16"):
+        with (
+            pytest.raises(UserError, match="this processor does not compute in bf16"),
+            opened("openvino", graph, hint="bf16"),
+        ):
+            pass
+        return
+    with opened("openvino", graph, hint="bf16") as short, opened("openvino", graph) as full:
+        differences = [np.abs(short.infer(noise(8))[name] - full.infer(noise(8))[name]).max() for name in full.outputs]
+    # Eight bits of a channel's mean, 1 at most, times the sharpness, through a softmax of slope 1/4: 2**-9 * 8 / 4.
+    assert 0 < max(differences) < 1e-2
+
+
 def test_an_engine_that_is_not_installed_is_answered_with_its_install_line() -> None:
     missing = [name for name, kind in ENGINES.items() if not kind.installed()]
     if not missing:

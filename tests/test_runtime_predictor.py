@@ -266,6 +266,17 @@ def test_artifacts_never_timed_are_chosen_in_the_usual_order_of_speed(page: Bund
     assert choose(with_artifacts(page, *graphs[:2]), engine="auto", precision=None).artifact.precision == "fp32"
 
 
+@pytest.mark.skipif(not ENGINES["openvino"].installed(), reason="openvino is not installed")
+def test_what_this_processor_does_not_compute_in_is_not_chosen(page: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.engines import ov
+
+    page = with_artifacts(page, ("int8", [passed("openvino", 60.0, "f32"), passed("openvino", 90.0, "bf16")]))
+    best = "bf16" if ov.computes_in("bf16") else "f32"
+    assert choose(page, engine="openvino", precision=None).verdict.hint == best
+    monkeypatch.setattr(ov, "computes_in", lambda hint: hint != "bf16")
+    assert choose(page, engine="openvino", precision=None).verdict.hint == "f32"
+
+
 def test_what_no_gate_has_run_is_chosen_only_for_an_engine_asked_for_by_name(page: Bundle) -> None:
     page = with_artifacts(page, ("fp32", [unrun("onnxruntime")]))
     with pytest.raises(

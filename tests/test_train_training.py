@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_csv, write_data
-from train import checkpoint, clock, data, fit, losses, objective, resume, training
+from train import checkpoint, clock, data, fit, locks, losses, objective, resume, training
 from train.config import PRESETS
 from train.curves import Epoch
 from train.network import FacetModel
@@ -341,7 +341,7 @@ def test_two_trainings_do_not_write_to_one_folder(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(checkpoint, "LOCK_S", 0.1)
+    monkeypatch.setattr(locks, "PATIENCE_S", 0.1)
     with checkpoint.held(tmp_path / "cap"):
         assert run(data_folder, tmp_path, "--max-steps", "9") == 2
     said = (

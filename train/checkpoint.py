@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ from runtime.errors import UserError
 from train.calibrate import Gain
 from train.config import Preset
 from train.curves import Epoch
+from train.locks import locked
 from train.metrics import Score
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ VERSION = 1
 PAGE = "checkpoint.json"
 WEIGHTS = "model.safetensors"
 NEXT_WEIGHTS = "model.next.safetensors"
-# The workers of a training that was killed hold its folder until they see that it is gone, which takes torch's five.
-LOCK_S = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,29 +141,15 @@ def save(folder: Path, weights: Mapping[str, Tensor], page: Checkpoint, *, half:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """The folder, for this process alone until it ends: two trainings would mix their files."""
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as err:
-        raise unwritable(folder, err) from None
-    try:
-        patience = time.monotonic() + LOCK_S
-        while not _lock(handle):
-            if time.monotonic() > patience:
-                raise UserError(
-                    f"another training is writing to {folder}\nwait for it, or choose another folder with: --out DIR"
-                )
-            time.sleep(0.1)
+    """The folder, for this training alone until it ends."""
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(folder, "training"))
+        except OSError as err:
+            raise unwritable(folder, err) from None
         for half in folder.glob(".*.part"):
             half.unlink()  # of a training that was killed while it wrote
         yield
-    finally:
-        os.close(handle)
-        with suppress(OSError):
-            for empty in made:  # where nothing came of it
-                empty.rmdir()
 
 
 def check_writable(folder: Path) -> None:
@@ -279,19 +263,6 @@ def _is_unfinished(folder: Path, weights_sha256: str) -> bool:
     """Whether a kill came between the page, which names these weights, and the last step of `save`."""
     path = folder / NEXT_WEIGHTS
     return path.is_file() and sha256_of(path) == weights_sha256
-
-
-def _lock(handle: int) -> bool:
-    """Whether the folder is ours now; the kernel lets go of it however this process ends, and no file is left."""
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # a network filesystem that has no such locks
-    return True
 
 
 def _end_unfinished(folder: Path) -> None:

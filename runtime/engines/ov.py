@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from runtime.engines import EngineOptions
+from runtime.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 def create(path: Path, options: EngineOptions, package: str) -> OpenVinoEngine:
     """The engine over one .onnx file, not yet compiled."""
     return OpenVinoEngine(path, options)
+
+
+def computes_in(hint: str) -> bool:
+    """Whether this processor computes in the precision of that hint: bfloat16 is not in every one."""
+    import openvino
+
+    return hint != "bf16" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoEngine:
@@ -35,6 +43,8 @@ class OpenVinoEngine:
         if self._options.threads:
             settings["INFERENCE_NUM_THREADS"] = self._options.threads
         if self._options.hint:
+            if not computes_in(self._options.hint):
+                raise UserError(f"this processor does not compute in {self._options.hint}")
             settings["INFERENCE_PRECISION_HINT"] = self._options.hint
         self._model = openvino.Core().compile_model(str(self._path), "CPU", settings)
         self.outputs = tuple(output.get_any_name() for output in self._model.outputs)

@@ -1,0 +1,210 @@
+"""Command: what each rewrite of the graph gives on each engine, and what int8 gives beside float32.
+
+python -m benchmarks.graphs
+
+Two networks: the reference system's, ConvNeXt-Base at 512 px with random weights, and the shipped Garment model,
+MobileNetV2 at 224 px. Everything of one network and engine takes turns in one run, round by round, so that a machine
+which slows down slows all; a ratio is that of two neighbours in time.
+"""
+
+# N photos, H height, W width, C channels
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks import record, reference_network
+from runtime import bundle, images
+from runtime.engines import ENGINES, EngineOptions, open_engine
+from runtime.errors import DONE, UserError, exit_code
+from runtime.terminal import note
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    from train.checkpoint import Checkpoint
+    from train.network import FacetModel
+
+ROOT = reference_network.ROOT
+PLAIN, FOLDED, INT8 = "as exported", "all rewrites", "int8"
+FLOAT = {"onnxruntime": "", "openvino": "f32"}
+"""The hint with which each engine computes in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A checkpoint, its bundle with int8, and how it is timed."""
+
+    checkpoint: Path
+    bundle: Path
+    batch: int
+    rounds: int
+
+
+class Way(NamedTuple):
+    """A graph on an engine."""
+
+    graph: str
+    path: Path
+    engine: str
+    hint: str
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.graphs",
+        description="Time the graph as exported, with each rewrite, with all, and int8, in turns on every engine here.",
+    )
+    parser.add_argument("--out", type=Path, default=record.RESULTS, metavar="DIR", help="default: benchmarks/results/")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return exit_code(lambda: measure(args.out))
+
+
+def networks() -> dict[str, Network]:
+    home = reference_network.home()
+    exported = home / "exported" / bundle.slug_of(reference_network.CATEGORY.name)
+    if not (exported / bundle.PAGE).exists():
+        raise UserError(
+            "the reference network is not exported yet\nexport it with: python -m benchmarks.reference_export"
+        )
+    examples = ROOT / "examples"
+    return {
+        "convnext_base": Network(checkpoint=home / "checkpoint", bundle=exported, batch=1, rounds=5),
+        "garment": Network(
+            checkpoint=examples / "checkpoints" / "garment", bundle=examples / "bundles" / "garment", batch=8, rounds=25
+        ),
+    }
+
+
+def measure(into: Path) -> int:
+    """Time every network's graphs and keep what was found."""
+    from train import checkpoint
+
+    load_before = os.getloadavg()[0]
+    found = {}
+    for name, network in networks().items():
+        model, page = checkpoint.load(network.checkpoint)
+        with tempfile.TemporaryDirectory() as scratch:
+            graphs = written(variants(model, page), Path(scratch))
+            photos_NHWC = _photos(page, network.batch)
+            layers = {graph: rtx_layers(path) for graph, path in graphs.items()}
+            rates = [
+                row
+                for engine in FLOAT
+                if ENGINES[engine].installed()
+                for row in timed(ways(graphs, network.bundle, engine), photos_NHWC, network.rounds)
+            ]
+        found[name] = {"batch": network.batch, "rounds": network.rounds, "rtx_layers": layers, "ways": rates}
+        for row in rates:
+            note(f"{name}: {row['what']} on {row['engine']} {row['hint']}: {row['ratio']:.2f} times {row['beside']}")
+    path = record.keep({"model": "graphs"}, {"networks": found}, full=True, load_before=load_before, into=into)
+    note(f"kept in {path}")
+    return DONE
+
+
+def variants(model: FacetModel, page: Checkpoint) -> dict[str, onnx.ModelProto]:
+    """The graph as PyTorch's exporter gives it, with each rewrite that finds its pattern there, and with all."""
+    import onnx
+
+    from export import graph, rewrite
+
+    plain = graph.plain(model, page)
+    made = {PLAIN: plain}
+    rewrites: Sequence[Callable[[onnx.ModelProto], int]] = (
+        rewrite.fold_layer_scales,
+        rewrite.fold_norms,
+        rewrite.fold_pixels,
+    )
+    for fold in rewrites:
+        alone = onnx.ModelProto.FromString(plain.SerializeToString())
+        if fold(alone):
+            made[fold.__name__] = graph.checked(alone)
+    return {**made, FOLDED: graph.graph(model, page)}
+
+
+def written(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, Path]:
+    """Each graph in a file of its own."""
+    import onnx
+
+    paths = {name: folder / f"{index}.onnx" for index, name in enumerate(graphs)}
+    for name, path in paths.items():
+        onnx.save(graphs[name], path)
+    return paths
+
+
+def ways(graphs: Mapping[str, Path], folder: Path, engine: str) -> list[Way]:
+    """The float graphs on one engine, then int8 as the gate let it through there, in each way in which it did."""
+    found = [Way(name, path, engine, FLOAT[engine]) for name, path in graphs.items()]
+    for artifact in bundle.load(folder).artifacts:
+        if artifact.precision == "int8" and artifact.file.endswith(".onnx"):
+            passed = [one for one in artifact.verdicts if one.engine == engine and one.state == "passed"]
+            found += [Way(INT8, folder / artifact.file, engine, one.hint) for one in passed]
+    return found
+
+
+def timed(tried: Sequence[Way], photos_NHWC: np.ndarray, rounds: int) -> list[dict[str, object]]:
+    """How fast each way is, and how many times as fast: int8 as the rewritten float graph, that as it was exported."""
+    with ExitStack() as held:
+        engines = [held.enter_context(open_engine(w.engine, w.path, EngineOptions(hint=w.hint))) for w in tried]
+        seconds: list[list[float]] = [[] for _ in tried]
+        for turn in range(rounds + 1):
+            for place, engine in enumerate(engines):
+                started = time.perf_counter()
+                engine.infer(photos_NHWC)
+                if turn:  # the first warms up
+                    seconds[place].append(time.perf_counter() - started)
+    of_graph = {way.graph: of for way, of in zip(tried, seconds, strict=True)}
+    found: list[dict[str, object]] = []
+    for way, of in zip(tried, seconds, strict=True):
+        beside = FOLDED if way.graph == INT8 else PLAIN
+        ratios = [theirs / ours for theirs, ours in zip(of_graph[beside], of, strict=True)]
+        found.append(
+            {
+                "what": way.graph,
+                "engine": way.engine,
+                "hint": way.hint,
+                "images_per_s": round(len(photos_NHWC) / statistics.median(of), 3),
+                "beside": beside,
+                "ratio": round(statistics.median(ratios), 3),
+                "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+            }
+        )
+    return found
+
+
+def rtx_layers(path: Path) -> int | None:
+    """Layers of the network as TensorRT-RTX parses it; None where it is not installed."""
+    if not ENGINES["tensorrt-rtx"].installed():
+        return None
+    import tensorrt_rtx as trt
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    network = trt.Builder(logger).create_network()
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse_from_file(str(path)), f"{path} does not parse"
+    return int(network.num_layers)
+
+
+def _photos(page: Checkpoint, count: int) -> np.ndarray:
+    import numpy as np
+
+    paths = images.find([ROOT / "examples" / "photos"])[:count]
+    return np.stack([images.fit(images.decode(path), page.preprocess) for path in paths])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,142 @@
+"""Command: int8 of networks that were really trained, judged on photos that no training and no choice saw.
+
+    python -m benchmarks.trained_int8 --source DIR
+
+DIR is what examples/make_examples.py reads. A ConvNeXt is trained from scratch on the photos of Garment; beside it
+stands the shipped model, a MobileNetV2. Both are exported as `python -m export.build` does it, calibrated on training
+photos, and the gate judges them on the 722 photos of the test split. Kept are how good they are, the gate's figures,
+and what each quantised tensor costs. A checkpoint that stands in build/trained is used as it is.
+"""
+
+# N photos, K classes
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import record, tasks
+from benchmarks.reference_export import figures
+from benchmarks.reference_network import ROOT
+from export import table
+from runtime import bundle
+from runtime.bundle import replacing
+from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.terminal import note
+
+if TYPE_CHECKING:
+    from export.sensitivity import Cost
+
+BUILD = ROOT / "build" / "trained"
+BACKBONE = "convnext_atto"
+# From random weights: a smaller photo, more epochs and a higher rate than a pretrained network is given.
+TRAINING = ("--backbone", BACKBONE, "--weights", "none", "--size", "128", "--epochs", "40", "--rate", "3")
+GATE_PHOTOS = 1000  # all that there are
+SHOWN_COSTS = 20
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.trained_int8",
+        description="Train a ConvNeXt from scratch, take it and the shipped MobileNetV2 to int8, judge both on test.",
+    )
+    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="labels.csv, attributes.csv, images/")
+    parser.add_argument("--out", type=Path, default=record.RESULTS, metavar="DIR", help="default: benchmarks/results/")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return exit_code(lambda: measure(args.source, args.out))
+
+
+def measure(source: Path, into: Path) -> int:
+    """Train what is not there, export both, keep what was found; PARTLY_DONE where one has no int8 on an engine."""
+    load_before = os.getloadavg()[0]
+    tasks.prepare(source)
+    data = tasks.BUILD / tasks.GARMENT
+    minutes = train(data, BUILD / "checkpoints")
+    judged_on(data, BUILD / "data")
+    networks = {
+        BACKBONE: BUILD / "checkpoints" / tasks.GARMENT,
+        "mobilenetv2_100": ROOT / "examples" / "checkpoints" / tasks.GARMENT,
+    }
+    found = {name: exported(checkpoint, BUILD / "bundles" / name) for name, checkpoint in networks.items()}
+    path = record.keep(
+        {"model": "trained_int8", "training_minutes": minutes, "training": list(TRAINING)},
+        {"networks": found},
+        full=True,
+        load_before=load_before,
+        into=into,
+    )
+    note(f"kept in {path}")
+    return DONE if all(one["exit_code"] == DONE for one in found.values()) else PARTLY_DONE
+
+
+def train(data: Path, out: Path) -> float | None:
+    """Train the ConvNeXt; gives the minutes that it took, None where it is there already."""
+    from train import checkpoint, fit
+
+    if (out / tasks.GARMENT / checkpoint.PAGE).exists():
+        return None
+    started = time.monotonic()
+    code = fit.main(["--data", str(data), "--category", "Garment", "--out", str(out), *TRAINING])
+    if code != DONE:
+        shutil.rmtree(out, ignore_errors=True)
+        raise UserError(f"train.fit ended with {code}")
+    return round((time.monotonic() - started) / 60, 1)
+
+
+def judged_on(source: Path, folder: Path) -> None:
+    """The same data folder with the test split in the place of the validation split, which is left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train_images").unlink(missing_ok=True)
+    (folder / "train_images").symlink_to(source / "train_images")
+    shutil.copy(source / "category_attributes.csv", folder)
+    with (source / "train.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] != "val"]
+    with replacing(folder / "train.csv") as beside, beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"split": "val" if row["split"] == "test" else "train"} for row in rows)
+
+
+def exported(checkpoint: Path, out: Path) -> dict[str, object]:
+    """What the gate found of it, and what its tensors cost."""
+    from export import build
+
+    shutil.rmtree(out, ignore_errors=True)
+    options = ["--checkpoints", str(checkpoint), "--data", str(BUILD / "data"), "--out", str(out)]
+    options += ["--precision", "fp32", "int8", "--gate-photos", str(GATE_PHOTOS)]
+    code = build.main([*options, "--engine", "onnxruntime", "openvino"])
+    artifacts = bundle.verify(out / tasks.GARMENT).artifacts
+    return {
+        "exit_code": code,
+        "columns": table.COLUMNS,
+        "rows": table.rows(artifacts),
+        "artifacts": [figures(artifact) for artifact in artifacts],
+        "costs": [[cost.tensor, cost.difference] for cost in costs(checkpoint)[:SHOWN_COSTS]],
+    }
+
+
+def costs(folder: Path) -> list[Cost]:
+    """What each tensor of the int8 graph costs, as it is before any is put back."""
+    from export import evidence, graph, precision, sensitivity
+    from export.artifacts import RANKING_LIMIT_S, RANKING_PHOTOS
+    from train import checkpoint
+
+    model, page = checkpoint.load(folder)
+    photos = evidence.gather(model, page, BUILD / "data", calibration=128, gate=RANKING_PHOTOS)
+    full = graph.graph(model, page)
+    quantised = precision.to_int8(full, photos.calibration)
+    return sensitivity.costs(full, quantised, photos.evidence.photos_NHWC, limit_s=RANKING_LIMIT_S)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,53 @@
+"""What a build prints: a row for each artifact on each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from runtime.terminal import print_table
+
+if TYPE_CHECKING:
+    from runtime.bundle import Artifact
+    from train.checkpoint import Checkpoint
+
+COLUMNS = ("artifact", "engine", "MB", "max difference", "agreement", "HM", "points lost", "images/s", "verdict")
+
+
+def show(page: Checkpoint, artifacts: Iterable[Artifact], photos: int | None = None) -> None:
+    """Print the table of a bundle's artifacts."""
+    judged = "" if photos is None else f": {photos} photos at the gate"
+    print_table(f"{page.name}{judged}", COLUMNS, rows(artifacts))
+
+
+def rows(artifacts: Iterable[Artifact]) -> list[list[str]]:
+    """The table: a row for each artifact on each engine."""
+    lines = []
+    for artifact in artifacts:
+        for verdict in artifact.verdicts:
+            figures = verdict.figures
+            lines.append(
+                [
+                    " ".join(filter(None, (artifact.precision, artifact.target))),
+                    " ".join(filter(None, (verdict.engine, verdict.hint))),
+                    f"{artifact.bytes / 1e6:.2f}",
+                    f"{figures['probability_difference']:.1e}" if figures else "",
+                    f"{figures['agreement']:.3f}" if figures else "",
+                    f"{figures['hm']:.3f}" if "hm" in figures else "",
+                    lost(figures),
+                    f"{verdict.images_per_s:.1f}" if verdict.images_per_s else "",
+                    f"{verdict.state}: {verdict.reason}" if verdict.reason else verdict.state,
+                ]
+            )
+    return lines
+
+
+def lost(figures: Mapping[str, float]) -> str:
+    """Points of the mean HM that went, and the 95 % bound; `not judged` where labels are too few to tell."""
+    from export.parity import ENOUGH_LABELS
+
+    if "hm_lost" not in figures:
+        return ""
+    if figures["labels"] < ENOUGH_LABELS:
+        return "not judged"
+    return f"{100 * figures['hm_lost']:.2f} (< {100 * figures['hm_lost_bound']:.2f})"
