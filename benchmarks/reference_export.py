@@ -63,6 +63,7 @@ def measure(into: Path) -> int:
             "exit_code": code,
             "calibration_photos": CALIBRATION_PHOTOS,
             "gate_photos": GATE_PHOTOS,
+            "memory_gigabytes": [[round(s.at_s), round(s.resident / 1024, 2)] for s in samples[::10]],
             "columns": table.COLUMNS,
             "rows": table.rows(page.artifacts),
             "artifacts": [figures(artifact) for artifact in page.artifacts],

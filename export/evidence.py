@@ -16,6 +16,7 @@ from export.parity import Evidence
 from export.ranges import PhotoSet
 from runtime import images
 from runtime.errors import UserError
+from runtime.fidelity import batch_of
 from train import data
 from train.config import MISSING
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
     from train.table import Table
-
-TORCH_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +94,9 @@ def reference(model: FacetModel, page: Checkpoint, photos_NHWC: np.ndarray) -> d
     network = graph.served(model, page)
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(photos_NHWC), TORCH_BATCH):
-            batch = torch.from_numpy(photos_NHWC[start : start + TORCH_BATCH])
+        size = batch_of(*photos_NHWC.shape[1:3])
+        for start in range(0, len(photos_NHWC), size):
+            batch = torch.from_numpy(photos_NHWC[start : start + size])
             parts.append([output.numpy() for output in network(batch)])
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return dict(zip(graph.outputs(page), columns, strict=True))

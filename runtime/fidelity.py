@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from runtime.engines import Engine
 
-BATCH = 16
 # Photos that are tried in each other's company.
 MIXED = 4
+# In a batch at once: of large photos fewer, since what an engine holds grows with their pixels.
+BATCH, BATCH_PIXELS = 16, 16 * 224 * 224
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +149,11 @@ def finite(gaps: np.ndarray) -> np.ndarray:
     return made
 
 
+def batch_of(height: int, width: int) -> int:
+    """How many photos of that size to take at a time."""
+    return min(BATCH, max(MIXED, BATCH_PIXELS // (height * width)))
+
+
 class _Timed:
     """The engine, and how fast it was at its fastest: its first batch pays for what it makes late."""
 
@@ -166,7 +172,8 @@ def _run(engine: _Timed, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
     """Every photo's answers."""
     import numpy as np
 
-    parts = [engine.infer(photos_NHWC[start : start + BATCH]) for start in range(0, len(photos_NHWC), BATCH)]
+    size = batch_of(*photos_NHWC.shape[1:3])
+    parts = [engine.infer(photos_NHWC[start : start + size]) for start in range(0, len(photos_NHWC), size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

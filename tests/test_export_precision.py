@@ -205,8 +205,8 @@ def test_activations_have_one_scale_and_it_is_the_same_on_both_sides(kind: str) 
         assert tensors[readers[node.output[0]].input[1]] == scale, node.name
 
 
-def test_every_convolution_reads_int8_on_both_sides_its_weight_with_a_scale_for_each_channel(kind: str) -> None:
-    model = int8_graph(kind)
+def test_every_convolution_reads_int8_on_both_sides_its_weight_with_a_scale_for_each_channel() -> None:
+    model = int8_graph("mobilenet")
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     # The quantiser leaves squeeze-and-excitation in float: single positions, a thousandth of the work.
@@ -220,6 +220,17 @@ def test_every_convolution_reads_int8_on_both_sides_its_weight_with_a_scale_for_
         weight = tensors[dequantise.input[0]]
         assert weight.dtype == np.int8, node.name
         assert tensors[dequantise.input[1]].shape == (len(weight),), node.name
+
+
+def test_in_a_network_of_layer_norms_matrix_products_alone_are_int8() -> None:
+    model = int8_graph("convnext")
+    pairs = {node.output[0] for node in nodes_of(model, "DequantizeLinear")}
+    readers = [node for node in model.graph.node if pairs & set(node.input)]
+    assert {node.op_type for node in readers} == {"MatMul"}
+    products = [node for node in nodes_of(model, "MatMul") if ".mlp." in node.name]
+    assert len(products) >= 8
+    for node in products:
+        assert set(node.input) <= pairs, node.name
 
 
 def test_making_it_int8_leaves_the_full_graph_as_it_was_and_stdout_empty(capfd: pytest.CaptureFixture[str]) -> None:

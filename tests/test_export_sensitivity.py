@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from export import precision, sensitivity
+from export.names import LINEAR
 from tests.train_parts import full_graph, photos
 
 KINDS = {
@@ -67,7 +68,7 @@ def test_a_layer_whose_input_is_put_back_has_its_float32_weight_too(kind: str) -
     tensors = sensitivity.quantised_tensors(quantised)
     before = {node.name for node in sensitivity.float_layers(quantised)}
     (layer, tensor) = next(
-        (node.name, node.input[0]) for node in full.graph.node if node.op_type == "Conv" and node.input[0] in tensors
+        (node.name, node.input[0]) for node in full.graph.node if node.op_type in LINEAR and node.input[0] in tensors
     )
     made = sensitivity.put_back(full, quantised, [tensor])
     after = {node.name for node in sensitivity.float_layers(made)}
