@@ -122,8 +122,11 @@ KINDS = {
 
 
 def test_calibration_on_noise_is_refused_where_photos_pass(path: Path) -> None:
-    """Faint noise about grey, as a camera gives with its cap on: every real photo then clips."""
-    full, seen = real("convnext", 96)
+    """Faint noise about grey, as a camera gives with its cap on: every real photo then clips.
+
+    Not so in a network of layer norms: what its matrix products read is normalised, whatever the photo.
+    """
+    full, seen = real("mobilenet", 96)
     noise_NHWC = np.random.default_rng(0).integers(118, 139, (24, 64, 64, 3)).astype(np.uint8)
     honest = judged(precision.to_int8(full, photos(24, seed=2)), "int8", path, seen)
     assert honest.state == "passed", honest.reason
