@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.graphs",
         description="Time the graph as exported, with each rewrite, with all, and int8, in turns on every engine here.",
     )
-    parser.add_argument("--out", type=Path, default=record.RESULTS, metavar="DIR", help="default: benchmarks/results/")
+    record.add_out(parser)
     return parser
 
 
@@ -190,13 +190,12 @@ def rtx_layers(path: Path) -> int | None:
     """Layers of the network as TensorRT-RTX parses it; None where it is not installed."""
     if not ENGINES["tensorrt-rtx"].installed():
         return None
-    import tensorrt_rtx as trt
+    from export.plan import RTX_TARGETS, library_for, parsed
+    from runtime.engines.trt import kept_log
 
-    logger = trt.Logger(trt.Logger.ERROR)
-    network = trt.Builder(logger).create_network()
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse_from_file(str(path)), f"{path} does not parse"
-    return int(network.num_layers)
+    trt = library_for(ENGINES["tensorrt-rtx"].package, RTX_TARGETS[-1])
+    logger = kept_log(trt, [])
+    return int(parsed(trt, trt.Builder(logger), logger, path).num_layers)
 
 
 def _photos(page: Checkpoint, count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -99,6 +100,11 @@ class Measurement:
             "ratio_range": [round(min(self.ratios), 3), round(max(self.ratios), 3)],
             **{name: rounded(value) for name, value in asdict(self).items()},
         }
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """The option that says where results go."""
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results/")
 
 
 def save(measurements: Sequence[Measurement], *, full: bool, load_before: float, into: Path = RESULTS) -> Path:

@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.reference_export",
         description="Export the reference system's network at every precision: time, memory, verdicts.",
     )
-    parser.add_argument("--out", type=Path, default=record.RESULTS, metavar="DIR", help="default: benchmarks/results/")
+    record.add_out(parser)
     return parser
 
 

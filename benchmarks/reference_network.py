@@ -53,7 +53,6 @@ GATE_PHOTOS = 2
 CALIBRATION_PHOTOS = 8
 # In its data folder, for whoever exports it with more.
 TRAIN_PHOTOS, VAL_PHOTOS = 300, 24
-GRAPH_ENGINES = ("onnxruntime", "openvino")
 TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
 SOURCES = (
     "export/*.py",
@@ -96,6 +95,7 @@ def home() -> Path:
 def make(folder: Path, precisions: Sequence[str]) -> int:
     """Make what is not there yet of the checkpoint and of `bundles/` in the folder, and print where they are."""
     from export import build
+    from export.artifacts import GRAPH_ENGINES
 
     write(folder)
     options = ["--precision", *precisions, "--engine", *GRAPH_ENGINES, "--out", str(folder / "bundles"), "--quiet"]
@@ -165,6 +165,8 @@ def _write_data(folder: Path) -> None:
 
     There is no truth to what random weights answer, and labels of so few photos are not what the gate judges by.
     """
+    from export.evidence import spread
+
     photos = spread(images.find([ROOT / "examples" / "clothing" / "train_images"]), TRAIN_PHOTOS + VAL_PHOTOS)
     (folder / "train_images").mkdir(parents=True, exist_ok=True)
     columns = [f"attr_{number}" for number in range(1, len(CLASSES) + 1)]
@@ -183,11 +185,6 @@ def _write_data(folder: Path) -> None:
             labels = [classes[index % len(classes)] for classes in CLASSES.values()]
             split = "train" if index < TRAIN_PHOTOS else "val"
             table.writerow([index, CATEGORY.name, len(CLASSES), *labels, split])
-
-
-def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """`count` of the paths, evenly spaced over them."""
-    return [paths[index * len(paths) // count] for index in range(count)]
 
 
 def _version(package: str) -> str:

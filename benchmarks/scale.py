@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         "--max-steps", type=_at_least(2), metavar="N", help="end each training after N steps: a rehearsal"
     )
     parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=record.RESULTS, metavar="DIR", help="default: benchmarks/results/")
+    record.add_out(parser)
     return parser
 
 

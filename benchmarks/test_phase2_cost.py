@@ -22,7 +22,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import record
-from benchmarks.reference_network import ROOT, spread
+from benchmarks.reference_network import ROOT
+from export.evidence import spread
 from runtime import images
 from runtime.bundle import Attribute, Category, Preprocess
 from train import network, optimise, phases

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train a ConvNeXt from scratch, take it and the shipped MobileNetV2 to int8, judge both on test.",
     )
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="labels.csv, attributes.csv, images/")
-    parser.add_argument("--out", type=Path, default=record.RESULTS, metavar="DIR", help="default: benchmarks/results/")
+    record.add_out(parser)
     return parser
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import reference_network
-from benchmarks.reference_network import ROOT, spread
+from benchmarks.reference_network import ROOT
 from benchmarks.reference_way import ReferenceWay
+from export.evidence import spread
 from runtime import bundle, images
 from train import data
 

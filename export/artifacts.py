@@ -72,10 +72,12 @@ class Made:
         return Made(artifact=msgspec.structs.replace(self.artifact, made_from=made_from), path=self.path)
 
     @property
-    def lacking(self) -> set[str]:
-        """The engines that refused it in every way in which they were tried."""
-        refused = {verdict.engine for verdict in self.artifact.verdicts if verdict.state == "refused"}
-        return refused - {verdict.engine for verdict in self.artifact.verdicts if verdict.state == "passed"}
+    def falls_short(self) -> bool:
+        """Whether an engine refused it in its own way of computing; one that is only tried beside that may be."""
+        return any(
+            one.state == "refused" and one.hint == parity.hints(one.engine, self.artifact.precision)[0]
+            for one in self.artifact.verdicts
+        )
 
     @property
     def refused(self) -> bool:
@@ -120,7 +122,7 @@ def make(
             continue
         for candidate in _candidates(job.precision, full, photos, tell):
             made = _graph(job.precision, candidate, photos, scratch, terms)
-            if not made.lacking:
+            if not made.falls_short:
                 break
         graphs[job.precision] = made
         yield job, made

@@ -21,8 +21,8 @@ from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.terminal import note, positive, progress
 
 if TYPE_CHECKING:
-    from export.artifacts import Job, Made
-    from runtime.bundle import Artifact, Profile
+    from export.artifacts import Job, Made, Terms
+    from runtime.bundle import Artifact
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
@@ -95,13 +95,13 @@ def build(args: argparse.Namespace) -> int:
     from export import offers
     from train import checkpoint
 
-    serving = asked_of(args)
+    wanted = serving(args)
     root = args.checkpoints or default_checkpoints(args.quiet)
     refused = 0
     for folder, slugs in offers.asked(root, args.category, split=args.split).items():
         page = checkpoint.read(folder)
         pages = checkpoint.pages(page) if args.split else [page]
-        orders = [order(folder, each, serving, args) for each in pages if each.slug in slugs]
+        orders = [order(folder, each, wanted, args) for each in pages if each.slug in slugs]
         if not all(each.done for each in orders):
             model, page = checkpoint.load(folder)
             models = checkpoint.split(model, page) if args.split else [(model, page)]
@@ -111,18 +111,16 @@ def build(args: argparse.Namespace) -> int:
                 table.show(each.page, each.standing.values())
                 note(f"unchanged: {each.into}", quiet=args.quiet)
             else:
-                refused += build_one(by_slug[each.page.slug], each, serving, args)
+                refused += build_one(by_slug[each.page.slug], each, wanted.terms, args)
     return PARTLY_DONE if refused else DONE
 
 
 class Serving(NamedTuple):
     """What bundles are built for."""
 
-    graph_engines: tuple[str, ...]
-    """Judge every graph."""
-    plans: tuple[tuple[str, str], ...]
-    """Library and target of each plan, made from one graph."""
-    profile: Profile
+    terms: Terms
+    plans: list[tuple[str, str]]
+    """Library and target of each, made from one graph."""
 
 
 class Order(NamedTuple):
@@ -141,45 +139,46 @@ class Order(NamedTuple):
         return self.standing.keys() == self.digests.keys()
 
 
-def asked_of(args: argparse.Namespace) -> Serving:
+def serving(args: argparse.Namespace) -> Serving:
     """The engines and GPUs asked for, or those that are here; UserError where one of them cannot be had."""
-    from export.artifacts import GRAPH_ENGINES
+    from export.artifacts import GRAPH_ENGINES, Terms
+    from export.parity import ACCURACY
 
     targets = plan_targets(args.target, args.precision, args.engine)
-    plans = [("tensorrt-rtx", target) for target in targets]
-    if args.engine:
-        for name in args.engine:
-            require(name)
-        if "tensorrt" in args.engine and (reason := why_no_gpu()):
-            raise UserError(
-                f"tensorrt builds only beside the GPU that will run the plan: {reason}\n"
-                "build it there, from the bundle, with: python -m export.engine BUNDLE"
-            )
-    if "tensorrt" in (args.engine or ()) or (not args.engine and ENGINES["tensorrt"].installed() and not why_no_gpu()):
-        plans.append(("tensorrt", ""))
+    for name in args.engine or ():
+        require(name)
+    no_gpu = why_no_gpu()
+    if args.engine and "tensorrt" in args.engine and no_gpu:
+        raise UserError(
+            f"tensorrt builds only beside the GPU that will run the plan: {no_gpu}\n"
+            "build it there, from the bundle, with: python -m export.engine BUNDLE"
+        )
+    has_tensorrt = ENGINES["tensorrt"].installed() and not no_gpu
+    engines = args.engine or [name for name in ENGINES if name != "tensorrt" or has_tensorrt]
+    plans = [("tensorrt-rtx", target) for target in targets] + [("tensorrt", "")] * ("tensorrt" in engines)
     # A plan's graph must have passed somewhere: this one is installed wherever the rest is.
-    graph_engines = [name for name in GRAPH_ENGINES if not args.engine or name in args.engine] or ["onnxruntime"]
-    return Serving(tuple(graph_engines), tuple(plans), profile_of(args))
+    judging = tuple(name for name in GRAPH_ENGINES if name in engines) or ("onnxruntime",)
+    accuracy = ACCURACY if args.allow_drop is None else ACCURACY.raised(args.allow_drop / 100)
+    return Serving(Terms(engines=judging, profile=profile_of(args), accuracy=accuracy), plans)
 
 
-def order(folder: Path, page: Checkpoint, serving: Serving, args: argparse.Namespace) -> Order:
+def order(folder: Path, page: Checkpoint, wanted: Serving, args: argparse.Namespace) -> Order:
     """What is asked for of one checkpoint, found without opening the network."""
     from export import artifacts, unchanged
     from train import checkpoint
 
     data = data_folder(args.data, page.provenance, quiet=args.quiet)
     options = {name: getattr(args, name) for name in ("calibration_photos", "gate_photos", "allow_drop")}
-    options["engines"] = serving.graph_engines
-    jobs = artifacts.jobs(args.precision, serving.plans)
+    options["engines"] = wanted.terms.engines
+    jobs = artifacts.jobs(args.precision, wanted.plans)
     digests = unchanged.digests(page, folder / checkpoint.WEIGHTS, data, jobs, options, calibration=args.calibration)
     into = args.out / page.slug
-    return Order(page, into, data, digests, unchanged.standing(into, digests, serving.profile))
+    return Order(page, into, data, digests, unchanged.standing(into, digests, wanted.terms.profile))
 
 
-def build_one(model: FacetModel, asked: Order, serving: Serving, args: argparse.Namespace) -> int:
+def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Namespace) -> int:
     """Build one bundle and print its table; gives the number of refused artifacts."""
     from export import artifacts, commit, evidence
-    from export.parity import ACCURACY
 
     page = asked.page
     photos = evidence.gather(
@@ -191,11 +190,6 @@ def build_one(model: FacetModel, asked: Order, serving: Serving, args: argparse.
         elsewhere=args.calibration,
     )
     jobs = [job for job in asked.digests if job not in asked.standing]
-    terms = artifacts.Terms(
-        engines=serving.graph_engines,
-        profile=serving.profile,
-        accuracy=ACCURACY if args.allow_drop is None else ACCURACY.raised(args.allow_drop / 100),
-    )
     made: list[Made] = []
     with (
         commit.scratch(asked.into) as scratch,

@@ -87,8 +87,14 @@ def _earlier(folder: Path, page: Checkpoint, made: Sequence[Artifact]) -> list[A
             had = "; ".join(f"{one.name}: {', '.join(a.name for a in one.attributes)}" for one in before.categories)
             note(f"{folder} had other attributes or classes ({had}): it is replaced whole")
         return []
-    again = {(artifact.precision, artifact.target, artifact.engines) for artifact in made}
-    return [kept for kept in before.artifacts if (kept.precision, kept.target, kept.engines) not in again]
+    again = {_kind(artifact) for artifact in made}
+    return [kept for kept in before.artifacts if _kind(kept) not in again]
+
+
+def _kind(artifact: Artifact) -> tuple[str, ...]:
+    """What a bundle holds one of: a graph of a precision, whichever engines judged it, or a plan of a library's."""
+    is_graph = artifact.file.endswith(".onnx")
+    return (artifact.precision, artifact.target, *(() if is_graph else artifact.engines))
 
 
 def _taxonomy(categories: Sequence[Category]) -> dict[str, dict[str, tuple[str, ...]]]:

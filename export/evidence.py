@@ -68,7 +68,7 @@ def gather(
         return kept
 
     if elsewhere:
-        to_calibrate = _spread(elsewhere, calibration)
+        to_calibrate = _photos_of(elsewhere, calibration)
     else:
         to_calibrate = [table.paths[row] for row in readable(covering(table, "train", calibration))]
     gate_rows = readable(covering(table, "val", gate))
@@ -130,14 +130,19 @@ def covering(table: Table, split: str, count: int) -> np.ndarray:
     return np.sort(np.array(list(taken), dtype=np.int64))
 
 
-def _spread(folder: Path, count: int) -> list[Path]:
-    """At most `count` photos of a folder, evenly spaced, as neighbours are often alike; without those unreadable."""
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most `count` of the paths, evenly spaced: neighbours are often alike."""
+    count = min(count, len(paths))
+    return [paths[index * len(paths) // count] for index in range(count)]
+
+
+def _photos_of(folder: Path, count: int) -> list[Path]:
+    """At most `count` photos of a folder, without those of them that cannot be read."""
     try:
         found = images.find([folder])
     except UserError as err:
         raise UserError(f"{str(err).splitlines()[0]}\nname a folder of photos with: --calibration DIR") from None
-    places = np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)
-    kept = [found[place] for place in places if _is_readable(found[place])]
+    kept = [path for path in spread(found, count) if _is_readable(path)]
     if not kept:
         raise UserError(f"no photo in {folder} can be read\nname a folder of photos with: --calibration DIR")
     return kept

@@ -56,7 +56,7 @@ class Evidence:
 
 
 def hints(engine: str, precision: str) -> tuple[str, ...]:
-    """The ways in which an engine is tried."""
+    """The ways in which an engine is tried, the first its own: an artifact is to pass in that one."""
     if engine == "openvino":
         # It would choose bfloat16 by itself where the processor has it: float32 gives every machine the same digits,
         # and bfloat16 between int8 layers is faster, at little cost beside that of int8.

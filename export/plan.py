@@ -91,7 +91,7 @@ def plan_from_onnx(
             builder = trt.Builder(logger)
         except TypeError:  # the binding's word for a library that cannot start; its log has the reason
             raise UserError(f"{name} cannot start here: {telling(log)}") from None
-        network = _parsed(trt, builder, logger, onnx_path)
+        network = parsed(trt, builder, logger, onnx_path)
         config = builder.create_builder_config()
         if target:
             config.num_compute_capabilities = 1
@@ -196,7 +196,8 @@ def _logged(path: Path | None) -> Iterator[_Log]:
         raise
 
 
-def _parsed(trt: ModuleType, builder: Any, logger: Any, onnx_path: Path) -> Any:
+def parsed(trt: ModuleType, builder: Any, logger: Any, onnx_path: Path) -> Any:
+    """The library's network of an ONNX file, strongly typed; UserError with the node that it cannot take."""
     # A choice on 10.x, on 11 the only kind of network: the flag may be gone.
     strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if strong is None else 1 << int(strong))

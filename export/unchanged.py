@@ -51,7 +51,8 @@ def digests(
     for name in ("train.csv", "category_attributes.csv", "category_attributes.parquet"):
         if (data / name).is_file():
             shared.update((data / name).read_bytes())
-    for folder in (data / "train_images", *([calibration] if calibration else [])):
+    for folder in filter(None, (data / "train_images", calibration)):
+        shared.update(b"photos\0")
         for name, size, changed in _photos(folder):
             shared.update(f"{size} {changed} ".encode() + os.fsencode(name) + b"\0")
     found = {}
@@ -103,14 +104,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _photos(folder: Path | str) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of each file, sorted, those of folders inside too."""
+def _photos(folder: Path | str, inside: str = "") -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file, sorted, those of folders inside too, whose names come before."""
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                found += _photos(entry.path)
-            else:
-                with suppress(OSError):  # a link that leads nowhere: as if it were not there
-                    found.append((entry.path, entry.stat().st_size, entry.stat().st_mtime_ns))
+                found += _photos(entry.path, f"{inside}{entry.name}/")
+                continue
+            with suppress(OSError):  # a link that leads nowhere: as if it were not there
+                state = entry.stat()
+                found.append((f"{inside}{entry.name}", state.st_size, state.st_mtime_ns))
     return sorted(found)

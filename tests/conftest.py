@@ -68,6 +68,12 @@ def tiny_preset(one_thread: None) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def export_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests.export_parts keeps what it makes."""
+    return tmp_path_factory.mktemp("export")
+
+
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def cpu_engine(request: pytest.FixtureRequest) -> str:
     """Each engine of the CPU in turn, where it is installed."""

@@ -4,15 +4,33 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from export import evidence
 from export.evidence import covering
+from runtime import images
 from runtime.bundle import Attribute, Category
+from tests import export_parts
+from tests.train_parts import write_data
+from train import checkpoint
 from train.config import MISSING
 from train.table import Table
+
+pytestmark = pytest.mark.usefixtures("tiny_preset")
+
+
+@pytest.fixture(scope="module")
+def data(export_folder: Path) -> Path:
+    return export_parts.data(export_folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(export_folder: Path) -> Path:
+    return export_parts.checkpoints(export_folder)
 
 
 def table(labels_NL: np.ndarray, *, val: int = 0) -> Table:
@@ -61,3 +79,44 @@ def test_the_rows_are_of_the_split_in_order_and_spread_over_it() -> None:
 def test_there_are_as_many_as_asked_for_or_as_there_are(count: int, found: int) -> None:
     labels_NL = np.array([[index % 3, MISSING if index % 2 else 0] for index in range(10)])
     assert len(covering(table(labels_NL), "train", count)) == found
+
+
+def test_int8_is_calibrated_on_photos_of_another_folder_where_one_is_named(
+    checkpoints: Path, data: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(data / "train_images", photos / "deep")
+    (photos / "damaged.jpg").write_bytes(b"not a photo")
+    model, page = checkpoint.load(checkpoints / "cap")
+    taken = evidence.gather(model, page, data, calibration=5, gate=100, elsewhere=photos).calibration
+    found = images.find([photos / "deep"])
+    # Evenly over the folder, the damaged one in the first place among them.
+    expected = [images.fit(images.decode(found[place]), page.preprocess) for place in (4, 9, 14, 19)]
+    assert np.array_equal(np.stack(list(taken)), np.stack(expected))
+    assert len(taken) == 4
+
+
+def test_photos_are_taken_evenly_from_the_split_that_was_trained_on(data: Path, checkpoints: Path) -> None:
+    model, page = checkpoint.load(checkpoints / "cap")
+    photos = evidence.gather(model, page, data, calibration=5, gate=100)
+    assert [photo.shape for photo in photos.calibration] == [(64, 64, 3)] * 5
+    assert photos.gate_rows.tolist() == photos.table.rows("val").tolist()
+    assert np.array_equal(photos.evidence.labels_NL, photos.table.labels_NL[photos.gate_rows])
+    paths = [photos.table.paths[row] for row in photos.gate_rows]
+    assert np.array_equal(
+        photos.evidence.photos_NHWC, np.stack([images.fit(images.decode(path), page.preprocess) for path in paths])
+    )
+
+
+def test_the_split_that_a_checkpoint_was_trained_with_is_kept_where_the_data_gives_none(
+    tmp_path: Path, checkpoints: Path
+) -> None:
+    def unsplit(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [{name: cell for name, cell in row.items() if name != "split"} for row in rows]
+
+    data = write_data(tmp_path / "data", edit=unsplit)
+    model, page = checkpoint.load(checkpoints / "cap")
+    photos = evidence.gather(model, page, data, calibration=2, gate=100)
+    assert (
+        [photos.table.ids[row] for row in photos.gate_rows] == list(page.splits["val"]) == list(map(str, range(18, 24)))
+    )

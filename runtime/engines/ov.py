@@ -22,9 +22,11 @@ def create(path: Path, options: EngineOptions, package: str) -> OpenVinoEngine:
 
 def computes_in(hint: str) -> bool:
     """Whether this processor computes in the precision of that hint: bfloat16 is not in every one."""
+    if hint != "bf16":
+        return True
     import openvino
 
-    return hint != "bf16" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoEngine:
@@ -44,7 +46,10 @@ class OpenVinoEngine:
             settings["INFERENCE_NUM_THREADS"] = self._options.threads
         if self._options.hint:
             if not computes_in(self._options.hint):
-                raise UserError(f"this processor does not compute in {self._options.hint}")
+                raise UserError(
+                    f"this processor does not compute in {self._options.hint}\n"
+                    "predict without it with: --engine onnxruntime"
+                )
             settings["INFERENCE_PRECISION_HINT"] = self._options.hint
         self._model = openvino.Core().compile_model(str(self._path), "CPU", settings)
         self.outputs = tuple(output.get_any_name() for output in self._model.outputs)
