@@ -10,8 +10,9 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,7 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rendered(readme: str) -> str:
     """The README's text with each marked table made anew from its file."""
-    for name, table in (("predictions", predictions), ("models", models), ("speed", speed)):
+    tables = {
+        "predictions": predictions,
+        "models": models,
+        "recipes": recipes,
+        "ablation": ablation,
+        "speed": speed,
+    }
+    for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not marked.search(readme):
             raise SystemExit(f"README.md has no <!-- {name} --> table")
@@ -65,6 +73,25 @@ def models() -> str:
     return _table(("model", "attribute", "split", "labels", "accuracy", "HM", "HM of the commonest class"), lines)
 
 
+def recipes() -> str:
+    """Each recipe's mean HM on photos left out, and what sets two apart."""
+    study = _study()
+    groups = [name for name in study["standings"][0] if name != "recipe"]
+    scores = [[one["recipe"], *(_score(one[group]) for group in groups)] for one in study["standings"]]
+    gains = [[one["between"], *(_gain(one[group]["gain"]) for group in groups)] for one in study["differences"]]
+    return _table(("mean HM", *groups), ["| " + " | ".join(cells) + " |" for cells in scores + gains])
+
+
+def ablation() -> str:
+    """What each part of the recipe gave, of the rows that were run."""
+    lines = [
+        f"| {row['part']} | {row['on']} | {_score(row['without'])} | {_score(row['with'])} | {_gain(row['gain'])} |"
+        for row in _study()["ablation"]
+        if row["gain"]["seeds"]
+    ]
+    return _table(("without → with", "on", "without", "with", "gain"), lines)
+
+
 def speed() -> str:
     """The latest ratio to the reference's way, for each model measured."""
     latest: dict[str, dict[str, object]] = {}
@@ -78,6 +105,29 @@ def speed() -> str:
         for name, record in latest.items()
     ]
     return _table(("model", "artifact", "predict, images/s", "reference's way", "ratio", "machine", "figures"), lines)
+
+
+def _study() -> dict[str, Any]:
+    """The recipe study, of the one machine that ran it."""
+    (path,) = RESULTS.glob("recipes_*.json")
+    return json.loads(path.read_text())
+
+
+def _score(spread: Mapping[str, Any]) -> str:
+    """The mean over the seeds of training in points, ± their standard deviation, and how many they are."""
+    if not spread["seeds"]:
+        return "not run"
+    if spread["deviation"] is None:
+        return f"{100 * spread['mean']:.1f} (1 seed)"
+    return f"{100 * spread['mean']:.1f} ± {100 * spread['deviation']:.1f} ({len(spread['seeds'])} seeds)"
+
+
+def _gain(spread: Mapping[str, Any]) -> str:
+    """The mean gain in points, and its 95 % interval over other photos."""
+    if not spread["seeds"]:
+        return "not run"
+    low, high = spread["interval"]
+    return f"**{100 * spread['mean']:+.1f}** [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _table(header: Sequence[str], lines: Sequence[str]) -> str:

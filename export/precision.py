@@ -14,6 +14,8 @@ from export.work import multiplications
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import numpy as np
     import onnx
 
@@ -92,10 +94,7 @@ def to_int8(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
     """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other."""
     import onnx
 
-    for name in ("nncf", "torch.utils.cpp_extension"):  # the latter looks for a CUDA compiler, and says so
-        logging.getLogger(name).setLevel(logging.ERROR)
-    import nncf
-
+    nncf = _nncf()
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     dataset = nncf.Dataset(photos, _feed)
     # The library draws its progress on stdout, which is for results.
@@ -110,6 +109,15 @@ def to_int8(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
     sign(quantised)
     unite_scales(quantised)
     return checked(quantised)
+
+
+def _nncf() -> ModuleType:
+    """The library, silenced: it would list every operation that it leaves as it is, on stdout."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # looks for a CUDA compiler, and says so
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)  # only now: on import it sets its own
+    return nncf
 
 
 def sign(model: onnx.ModelProto) -> None:

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,12 @@ import pytest
 from runtime import bundle, images
 from runtime.bundle import Artifact, Attribute, Bundle, Category, Golden, GoldenPhoto, Preprocess, Routes, Verdict
 from runtime.engines import ENGINES
+
+if TYPE_CHECKING:
+    import onnx
+
+    from train.checkpoint import Checkpoint
+    from train.network import FacetModel
 
 # An attribute of these graphs is its classes and the channel that speaks for each: {"red": "R", "blue": "B"}.
 Attributes = Mapping[str, Mapping[str, str]]
@@ -65,6 +72,36 @@ def tiny_preset(one_thread: None) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", TINY)
+        yield
+
+
+@pytest.fixture(scope="session")
+def exported_before() -> dict[bytes, bytes]:
+    """By weights and page, the graphs that PyTorch's exporter has made."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def exported_once(exported_before: dict[bytes, bytes]) -> Iterator[None]:
+    """PyTorch's exporter, the longest part of building a tiny bundle, runs once for the same network."""
+    import msgspec
+    import onnx
+
+    from export import graph
+
+    plain = graph.plain
+
+    def kept(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
+        digest = hashlib.sha256(msgspec.json.encode(page))
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        key = digest.digest()
+        if key not in exported_before:
+            exported_before[key] = plain(model, page).SerializeToString()
+        return onnx.ModelProto.FromString(exported_before[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "plain", kept)
         yield
 
 

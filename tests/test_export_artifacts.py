@@ -18,7 +18,7 @@ from tests.export_parts import graphs, run
 IMPOSSIBLE = Limits(probability=0.0, agreement=1.0, slot=0.0)
 """No artifact but a bit-for-bit copy of PyTorch keeps these."""
 
-pytestmark = pytest.mark.usefixtures("tiny_preset")
+pytestmark = pytest.mark.usefixtures("tiny_preset", "exported_once")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from train import data as tables
 
 needs_rtx = pytest.mark.skipif(not ENGINES["tensorrt-rtx"].installed(), reason="tensorrt-rtx is not installed")
 
-pytestmark = pytest.mark.usefixtures("tiny_preset")
+pytestmark = pytest.mark.usefixtures("tiny_preset", "exported_once")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from tests import export_parts
 from tests.export_parts import graphs, run
 from train import checkpoint, locks
 
-pytestmark = pytest.mark.usefixtures("tiny_preset")
+pytestmark = pytest.mark.usefixtures("tiny_preset", "exported_once")
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = 10

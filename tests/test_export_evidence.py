@@ -20,7 +20,7 @@ from train import checkpoint
 from train.config import MISSING
 from train.table import Table
 
-pytestmark = pytest.mark.usefixtures("tiny_preset")
+pytestmark = pytest.mark.usefixtures("tiny_preset", "exported_once")
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ ROUTES = Routes(attribute="Category", to={"Cap": "Cap", TOPS.name: TOPS.name})
 TEMPERATURES = {"Router/Category": 0.7, "Cap/colour": 1.5, f"{TOPS.name}/print or pattern": 0.8}
 
 
-pytestmark = pytest.mark.usefixtures("tiny_preset")
+pytestmark = pytest.mark.usefixtures("tiny_preset", "exported_once")
 
 
 @pytest.fixture(scope="module")

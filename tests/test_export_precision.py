@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +51,19 @@ def run(model: onnx.ModelProto, **inputs: np.ndarray) -> dict[str, np.ndarray]:
     settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
+
+
+def test_a_calibration_prints_no_results_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    onnx.save(full_graph(**KINDS["convnext"]), path)
+    # In a process of its own: a library that was imported before has been silenced before.
+    script = (
+        "import sys, onnx; from export import precision; from tests.train_parts import photos; "
+        "precision.to_int8(onnx.load(sys.argv[1]), photos(2))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert not done.stdout
+    assert "INFO" not in done.stderr
 
 
 def types(model: onnx.ModelProto) -> dict[str, int]:

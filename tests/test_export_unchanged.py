@@ -17,7 +17,7 @@ from tests import export_parts
 from tests.export_parts import run
 from train import checkpoint
 
-pytestmark = pytest.mark.usefixtures("tiny_preset")
+pytestmark = pytest.mark.usefixtures("tiny_preset", "exported_once")
 
 
 @pytest.fixture(scope="module")
