@@ -14,8 +14,6 @@ from export.work import multiplications
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import numpy as np
     import onnx
 
@@ -94,7 +92,11 @@ def to_int8(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
     """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other."""
     import onnx
 
-    nncf = _nncf()
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # looks for a CUDA compiler, and says so
+    import nncf
+
+    # On import the library sets its level, at which it lists on stdout every operation that it leaves as it is.
+    nncf.set_log_level(logging.ERROR)
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     dataset = nncf.Dataset(photos, _feed)
     # The library draws its progress on stdout, which is for results.
@@ -109,15 +111,6 @@ def to_int8(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
     sign(quantised)
     unite_scales(quantised)
     return checked(quantised)
-
-
-def _nncf() -> ModuleType:
-    """The library, silenced: it would list every operation that it leaves as it is, on stdout."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # looks for a CUDA compiler, and says so
-    import nncf
-
-    nncf.set_log_level(logging.ERROR)  # only now: on import it sets its own
-    return nncf
 
 
 def sign(model: onnx.ModelProto) -> None:
