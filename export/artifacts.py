@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
-import numpy as np
 
 from export import graph, parity, precision, sensitivity
 from export.evidence import Photos
@@ -18,6 +17,7 @@ from export.parity import ACCURACY, Accuracy
 from export.plan import made_from, plan_from_onnx
 from runtime.bundle import Artifact, Profile, Verdict, sha256_of
 from runtime.engines import ENGINES
+from runtime.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
@@ -34,6 +34,8 @@ TOOLS: dict[Precision, tuple[str, ...]] = {
 GRAPH_ENGINES = ("onnxruntime", "openvino")
 # Photos on which a half graph's range is measured.
 RANGE_PHOTOS = 16
+# On which the float32 graph is checked before others are made of it.
+CHECKED_PHOTOS = 8
 # When the gate refuses an int8 graph: photos by which its tensors are ranked, the time for it, and the share of them
 # that may be in float32 in the end, beyond which there would be little left of int8.
 RANKING_PHOTOS = 8
@@ -113,6 +115,9 @@ def make(
         tell: told what is going on, while one artifact takes its time.
     """
     full = graph.graph(model, page)
+    if any(job.precision != "fp32" for job in wanted):
+        tell("the float32 graph: gate")
+        _check(full, photos, scratch)
     graphs: dict[str, Made] = {}
     for job in wanted:
         if job.library:
@@ -126,6 +131,24 @@ def make(
                 break
         graphs[job.precision] = made
         yield job, made
+
+
+def _check(full: onnx.ModelProto, photos: Photos, scratch: Path) -> None:
+    """Raise UserError where the float32 graph is not the trained network, before another precision is made of it.
+
+    Within int8's limits one wrong block in thirty-six would pass.
+    """
+    import onnx
+
+    path = scratch / "check.onnx"
+    onnx.save(full, path)
+    verdict = parity.judge(path, "fp32", GRAPH_ENGINES[0], "", photos.evidence.few(CHECKED_PHOTOS))
+    path.unlink()
+    if verdict.state == "refused":
+        raise UserError(
+            f"the exported graph is not the trained network: {verdict.reason}\n"
+            "see on which engine, with: python -m export.build --precision fp32"
+        )
 
 
 class Candidate(NamedTuple):
@@ -151,8 +174,8 @@ def _candidates(
     yield Candidate(quantised, _float_names(quantised))
     tensors = sensitivity.quantised_tensors(quantised)
     tell(f"int8: the cost of {len(tensors)} tensors, one by one")
-    sample = np.linspace(0, len(photos.evidence.photos_NHWC) - 1, RANKING_PHOTOS).astype(int)
-    ranked = sensitivity.costs(full, quantised, photos.evidence.photos_NHWC[np.unique(sample)], limit_s=RANKING_LIMIT_S)
+    sample_NHWC = photos.evidence.few(RANKING_PHOTOS).photos_NHWC
+    ranked = sensitivity.costs(full, quantised, sample_NHWC, limit_s=RANKING_LIMIT_S)
     count = 1
     # Those that the time for ranking did not reach stay as they are.
     while count <= min(len(ranked), MOST_PUT_BACK * len(tensors)):

@@ -92,9 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build(args: argparse.Namespace) -> int:
-    from export import offers
+    from export import memory, offers
     from train import checkpoint
 
+    memory.give_back_freed()
     wanted = serving(args)
     root = args.checkpoints or default_checkpoints(args.quiet)
     refused = 0

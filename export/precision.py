@@ -90,19 +90,16 @@ def to_fp16(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
 
 def to_int8(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
     """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other."""
-    import onnx
-
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # looks for a CUDA compiler, and says so
     import nncf
 
     # On import the library sets its level, at which it lists on stdout every operation that it leaves as it is.
     nncf.set_log_level(logging.ERROR)
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
     dataset = nncf.Dataset(photos, _feed)
     # The library draws its progress on stdout, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
         quantised = nncf.quantize(
-            copy,
+            model,  # copied there before anything is changed
             dataset,
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(photos),

@@ -24,6 +24,9 @@ MIXED = 4
 # In a batch at once: of large photos fewer, since what an engine holds grows with their pixels.
 BATCH, BATCH_PIXELS = 16, 16 * 224 * 224
 
+# Below such a spread of probabilities over photos, in root mean square, there is nothing to tell them apart by.
+SAME = 1e-3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -34,17 +37,20 @@ class Limits:
     own two best were within twice this."""
     agreement: float
     """Smallest share of labels that stay, over all attributes."""
+    nrmse: float
+    """Largest root mean square of the differences, over what sets PyTorch's own answers to the photos apart: of a
+    network whose answers hardly differ, as one with random weights, the limits above would pass anything."""
     slot: float
     """Largest difference of a probability between a photo alone and in a mixed batch, on one engine."""
 
 
 LIMITS = {
     # Float addition in another order moves a probability by 1e-6; a wrong kernel or layout moves it far more.
-    "fp32": Limits(probability=1e-4, agreement=0.999, slot=1e-4),
+    "fp32": Limits(probability=1e-4, agreement=0.999, nrmse=1e-2, slot=1e-4),
     # Half keeps 11 bits: over fifty layers some 2e-3 of a logit, and rounding may change with the batch's kernel.
-    "fp16": Limits(probability=1e-2, agreement=0.98, slot=5e-3),
+    "fp16": Limits(probability=1e-2, agreement=0.98, nrmse=0.1, slot=5e-3),
     # Seven bits an activation. A value on a rounding edge falls either way with the batch's kernel.
-    "int8": Limits(probability=0.35, agreement=0.85, slot=5e-2),
+    "int8": Limits(probability=0.35, agreement=0.85, nrmse=0.5, slot=5e-2),
 }
 
 Answers = Mapping[str, "np.ndarray"]
@@ -107,17 +113,24 @@ def compared(
 
 
 def differences(answers: Answers, reference: Answers, attributes: Sequence[Attribute]) -> dict[str, float]:
-    """How far probabilities and labels are from the reference's."""
+    """How far probabilities and labels are from the reference's.
+
+    `nrmse`, the root mean square error normalised by the standard deviation over photos, is left out where the
+    photos' own answers are as good as the same.
+    """
     import numpy as np
 
     pairs = [(attribute, answers[attribute.output], reference[attribute.output]) for attribute in attributes]
     gaps = [finite(np.abs(found - wanted)) for _, found, wanted in pairs]
     agreeing = [labels(found, attribute) == labels(wanted, attribute) for attribute, found, wanted in pairs]
-    return {
+    figures = {
         "probability_difference": float(max(gap.max() for gap in gaps)),
-        "mean_difference": float(np.mean([gap.mean() for gap in gaps])),
         "agreement": float(np.mean(np.concatenate(agreeing))),
     }
+    spread = _rms([wanted - wanted.mean(0) for _, _, wanted in pairs])
+    if spread >= SAME:
+        figures["nrmse"] = _rms(gaps) / spread
+    return figures
 
 
 def labels(probabilities_NK: np.ndarray, attribute: Attribute) -> np.ndarray:
@@ -135,6 +148,8 @@ def complaint(figures: Mapping[str, float], limits: Limits) -> str:
         return f"a probability differs by {figures['probability_difference']:.3g}, limit {limits.probability:g}"
     if figures["agreement"] < limits.agreement:
         return f"{figures['agreement']:.1%} of labels agree, limit {limits.agreement:.1%}"
+    if figures.get("nrmse", 0.0) > limits.nrmse:
+        return f"answers stray by {figures['nrmse']:.2g} of what sets photos apart, limit {limits.nrmse:g}"
     return ""
 
 
@@ -152,6 +167,13 @@ def finite(gaps: np.ndarray) -> np.ndarray:
 def batch_of(height: int, width: int) -> int:
     """How many photos of that size to take at a time."""
     return min(BATCH, max(MIXED, BATCH_PIXELS // (height * width)))
+
+
+def _rms(arrays: Sequence[np.ndarray]) -> float:
+    """The root mean square of all their numbers together."""
+    import numpy as np
+
+    return float(np.sqrt(np.mean(np.concatenate([array.ravel() for array in arrays]) ** 2)))
 
 
 class _Timed:

@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
-from export import artifacts, parity
+from export import artifacts, graph, parity
 from runtime import bundle
 from runtime.bundle import State, Verdict
 from runtime.fidelity import LIMITS, Limits
 from tests import export_parts
 from tests.export_parts import graphs, run
+from train.checkpoint import Checkpoint
+from train.network import FacetModel
 
-IMPOSSIBLE = Limits(probability=0.0, agreement=1.0, slot=0.0)
+IMPOSSIBLE = Limits(probability=0.0, agreement=1.0, nrmse=0.0, slot=0.0)
 """No artifact but a bit-for-bit copy of PyTorch keeps these."""
 
 pytestmark = pytest.mark.usefixtures("tiny_preset", "exported_once")
@@ -38,7 +43,7 @@ def test_an_int8_graph_that_is_refused_gets_tensors_back_in_float32_until_it_pas
     figures = [verdict.figures for verdict in before.verdicts if verdict.figures]
     # A little less than what it strays by as a whole, on one of the engines.
     least = 0.9 * max(figure["probability_difference"] for figure in figures)
-    monkeypatch.setitem(LIMITS, "int8", Limits(probability=least, agreement=0.0, slot=0.05))
+    monkeypatch.setitem(LIMITS, "int8", Limits(probability=least, agreement=0.0, nrmse=9.0, slot=0.05))
     assert run(checkpoints, tmp_path, "--precision", "int8") == 0
     after = graphs(bundle.verify(tmp_path / "cap"))["int8"]
     assert set(after.kept_float) > set(before.kept_float)
@@ -53,9 +58,10 @@ def test_without_the_time_to_rank_tensors_no_graph_is_judged_twice(
     judged: list[str] = []
     judge = parity.judge
 
-    def watched(path: Path, *rest: Any, **options: Any) -> Verdict:
-        judged.append(bundle.sha256_of(path))
-        return judge(path, *rest, **options)
+    def watched(path: Path, precision: str, *rest: Any, **options: Any) -> Verdict:
+        if precision == "int8":
+            judged.append(bundle.sha256_of(path))
+        return judge(path, precision, *rest, **options)
 
     monkeypatch.setattr(parity, "judge", watched)
     monkeypatch.setattr(artifacts, "RANKING_LIMIT_S", 0.0)
@@ -63,6 +69,28 @@ def test_without_the_time_to_rank_tensors_no_graph_is_judged_twice(
     assert run(checkpoints, tmp_path, "--precision", "int8") == 1
     ways = sum(len(parity.hints(engine, "int8")) for engine in artifacts.GRAPH_ENGINES)
     assert (len(judged), len(set(judged))) == (ways, 1)
+
+
+def test_nothing_is_made_of_a_graph_that_is_not_the_trained_network(
+    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the exporter, or of a rewrite, that is too small for the limits of fp16 and int8."""
+    honest = graph.graph
+
+    def corrupt(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
+        made = honest(model, page)
+        stem = next(tensor for tensor in made.graph.initializer if len(tensor.dims) == 4)
+        stem.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stem) * np.float32(1.005), stem.name))
+        return made
+
+    monkeypatch.setattr(graph, "graph", corrupt)
+    for precision in ("fp16", "int8"):
+        assert run(checkpoints, tmp_path, "--precision", precision) == 2
+        said = capsys.readouterr().err
+        assert "the exported graph is not the trained network: a probability differs by" in said
+        assert "python -m export.build --precision fp32" in said
+    assert run(checkpoints, tmp_path, "--precision", "fp32") == 1
+    assert not (tmp_path / "cap").exists()
 
 
 def test_a_refused_artifact_is_left_out_and_the_exit_code_is_1(

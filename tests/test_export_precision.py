@@ -37,7 +37,11 @@ def half_graph(kind: str) -> onnx.ModelProto:
 
 @functools.cache
 def int8_graph(kind: str) -> onnx.ModelProto:
-    return precision.to_int8(full_graph(**KINDS[kind]), photos(24, seed=2))
+    full = full_graph(**KINDS[kind])
+    before = full.SerializeToString()
+    made = precision.to_int8(full, photos(24, seed=2))
+    assert full.SerializeToString() == before, "the float graph is left as it was"
+    return made
 
 
 @pytest.fixture(params=list(KINDS))

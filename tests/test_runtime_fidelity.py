@@ -162,8 +162,24 @@ def test_figures_are_those_counted_by_hand() -> None:
     found_NK = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.3, 0.4, 0.3], [0.0, 0.1, 0.9]], np.float32)
     figures = fidelity.differences({"colour": found_NK}, {"colour": reference_NK}, [COLOUR])
     assert figures["probability_difference"] == pytest.approx(0.1)
-    assert figures["mean_difference"] == pytest.approx(0.4 / 12)
     assert figures["agreement"] == 3 / 4
+    # Squares of the differences: four of 0.1; of what sets each class's answers apart: 0.4475 + 0.24 + 0.4875.
+    assert figures["nrmse"] == pytest.approx((0.04 / 1.175) ** 0.5)
+
+
+def test_where_photos_have_the_same_answers_nothing_sets_them_apart() -> None:
+    reference_NK = np.tile(np.array([0.9, 0.1, 0.0], np.float32), (4, 1))
+    assert "nrmse" not in fidelity.differences({"colour": reference_NK + 0.1}, {"colour": reference_NK}, [COLOUR])
+
+
+def test_answers_of_narrow_range_are_held_to_it() -> None:
+    """As of random weights: every probability is near, no label turns, and yet the answers are another's."""
+    rng = np.random.default_rng(0)
+    reference_NK = np.array([0.5, 0.3, 0.2]) + rng.normal(0, 0.005, (20, 3))
+    found_NK = np.roll(reference_NK, 1, axis=0)
+    figures = fidelity.differences({"colour": found_NK}, {"colour": reference_NK}, [COLOUR])
+    for limits in LIMITS.values():
+        assert fidelity.complaint(figures, replace(limits, probability=1.0)).startswith("answers stray by 1.")
 
 
 def test_the_labels_that_agree_are_those_that_are_served() -> None:
@@ -183,6 +199,7 @@ def test_the_labels_that_agree_are_those_that_are_served() -> None:
         ({}, ""),
         ({"probability_difference": 0.5}, "a probability differs by 0.5, limit 0.01"),
         ({"agreement": 0.9}, "90.0% of labels agree, limit 98.0%"),
+        ({"nrmse": 0.25}, "answers stray by 0.25 of what sets photos apart, limit 0.1"),
     ],
 )
 def test_a_complaint_names_the_limit_that_is_broken_and_by_how_much(figures: dict[str, float], said: str) -> None:
@@ -190,8 +207,8 @@ def test_a_complaint_names_the_limit_that_is_broken_and_by_how_much(figures: dic
 
 
 def test_a_lower_precision_never_has_a_narrower_limit() -> None:
-    def wideness(limits: Limits) -> tuple[float, float, float]:
-        return limits.probability, -limits.agreement, limits.slot
+    def wideness(limits: Limits) -> tuple[float, ...]:
+        return limits.probability, -limits.agreement, limits.nrmse, limits.slot
 
     full, half, int8 = (wideness(LIMITS[name]) for name in ("fp32", "fp16", "int8"))
     assert all(a <= b <= c for a, b, c in zip(full, half, int8, strict=True))
