@@ -2,7 +2,7 @@
 PYTHON ?= python
 DEMO := build/demo
 
-.PHONY: demo test test-slow lint bench bench-full scale shipped
+.PHONY: demo test test-slow lint bench bench-full bench-export scale shipped
 
 demo:  ## train, export and predict on the example data: some ten minutes on two cores, the training cut short
 	$(PYTHON) -m train.fit --data examples/clothing --max-steps 90 --out $(DEMO)/checkpoints
@@ -13,7 +13,7 @@ demo:  ## train, export and predict on the example data: some ten minutes on two
 test:
 	$(PYTHON) -m pytest
 
-test-slow:  ## what takes minutes: ConvNeXt-Base trained a step and exported
+test-slow:  ## what takes minutes: ConvNeXt-Base trained a step and exported, kills at random moments
 	$(PYTHON) -m pytest -m slow
 
 lint:
@@ -26,6 +26,11 @@ bench:
 
 bench-full:
 	$(PYTHON) -m pytest benchmarks/ --benchmark-only --full
+
+bench-export:  ## what export costs and gives, an hour; SOURCE=folder with labels.csv, attributes.csv and images/
+	$(PYTHON) -m benchmarks.reference_export
+	$(PYTHON) -m benchmarks.graphs
+	$(PYTHON) -m benchmarks.trained_int8 --source $(SOURCE)
 
 scale:  ## 70,213 synthetic photos from train.csv to a checked submission: time, rates and memory, in some minutes
 	$(PYTHON) -m benchmarks.scale
