@@ -55,7 +55,7 @@ def measure(into: Path) -> int:
     started = time.monotonic()
     code, samples = watch.module("export.build", [*options, "--out", str(bundles)])
     minutes = (time.monotonic() - started) / 60
-    gigabytes = max(sample.resident for sample in samples) / 1024
+    gigabytes = max(sample.resident for sample in samples) * 2**20 / 1e9
     page = bundle.verify(bundles / bundle.slug_of(reference_network.CATEGORY.name))
     path = record.keep(
         {"model": "export_convnext_base", "minutes": round(minutes, 2), "gigabytes": round(gigabytes, 2)},
@@ -63,7 +63,7 @@ def measure(into: Path) -> int:
             "exit_code": code,
             "calibration_photos": CALIBRATION_PHOTOS,
             "gate_photos": GATE_PHOTOS,
-            "memory_gigabytes": [[round(s.at_s), round(s.resident / 1024, 2)] for s in samples[::10]],
+            "memory_gigabytes": [[round(s.at_s), round(s.resident * 2**20 / 1e9, 2)] for s in samples[::10]],
             "columns": table.COLUMNS,
             "rows": table.rows(page.artifacts),
             "artifacts": [figures(artifact) for artifact in page.artifacts],

@@ -5,7 +5,7 @@
 DIR is what examples/make_examples.py reads. A ConvNeXt is trained from scratch on the photos of Garment; beside it
 stands the shipped model, a MobileNetV2. Both are exported as `python -m export.build` does it, calibrated on training
 photos, and the gate judges them on the 722 photos of the test split. Kept are how good they are, the gate's figures,
-and what each quantised tensor costs. A checkpoint that stands in build/trained is used as it is.
+other ways to calibrate, and what each quantised tensor costs. A checkpoint in build/trained is used as it is.
 """
 
 # N photos, K classes
@@ -19,9 +19,9 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from benchmarks import record, tasks
+from benchmarks.graphs import FLOAT
 from benchmarks.reference_export import figures
 from benchmarks.reference_network import ROOT
 from export import table
@@ -30,15 +30,14 @@ from runtime.bundle import replacing
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.terminal import note
 
-if TYPE_CHECKING:
-    from export.sensitivity import Cost
-
 BUILD = ROOT / "build" / "trained"
 BACKBONE = "convnext_atto"
 # From random weights: a smaller photo, more epochs and a higher rate than a pretrained network is given.
 TRAINING = ("--backbone", BACKBONE, "--weights", "none", "--size", "128", "--epochs", "40", "--rate", "3")
+CALIBRATION_PHOTOS = 128
 GATE_PHOTOS = 1000  # all that there are
 SHOWN_COSTS = 20
+AS_BUILT = "as built"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -113,7 +112,8 @@ def exported(checkpoint: Path, out: Path) -> dict[str, object]:
 
     shutil.rmtree(out, ignore_errors=True)
     options = ["--checkpoints", str(checkpoint), "--data", str(BUILD / "data"), "--out", str(out)]
-    options += ["--precision", "fp32", "int8", "--gate-photos", str(GATE_PHOTOS)]
+    options += ["--calibration-photos", str(CALIBRATION_PHOTOS), "--gate-photos", str(GATE_PHOTOS)]
+    options += ["--precision", "fp32", "int8"]
     code = build.main([*options, "--engine", "onnxruntime", "openvino"])
     artifacts = bundle.verify(out / tasks.GARMENT).artifacts
     return {
@@ -121,21 +121,56 @@ def exported(checkpoint: Path, out: Path) -> dict[str, object]:
         "columns": table.COLUMNS,
         "rows": table.rows(artifacts),
         "artifacts": [figures(artifact) for artifact in artifacts],
-        "costs": [[cost.tensor, cost.difference] for cost in costs(checkpoint)[:SHOWN_COSTS]],
+        **compared(checkpoint),
     }
 
 
-def costs(folder: Path) -> list[Cost]:
-    """What each tensor of the int8 graph costs, as it is before any is put back."""
-    from export import evidence, graph, precision, sensitivity
+def compared(folder: Path) -> dict[str, object]:
+    """Calibrated in other ways, as they are before any tensor is put back; and what each tensor costs as built."""
+    import onnx
+
+    from export import evidence, graph, parity, precision, sensitivity
     from export.artifacts import RANKING_LIMIT_S, RANKING_PHOTOS
     from train import checkpoint
 
     model, page = checkpoint.load(folder)
-    photos = evidence.gather(model, page, BUILD / "data", calibration=128, gate=RANKING_PHOTOS)
+    photos = evidence.gather(model, page, BUILD / "data", calibration=CALIBRATION_PHOTOS, gate=GATE_PHOTOS)
     full = graph.graph(model, page)
-    quantised = precision.to_int8(full, photos.calibration)
-    return sensitivity.costs(full, quantised, photos.evidence.photos_NHWC, limit_s=RANKING_LIMIT_S)
+    path = BUILD / "compared.onnx"
+    rows = []
+    for name, changes in ways().items():
+        note(f"int8, {name}")
+        quantised = precision.to_int8(full, photos.calibration, **changes)
+        onnx.save(quantised, path)
+        for engine, hint in FLOAT.items():
+            verdict = parity.judge(path, "int8", engine, hint, photos.evidence)
+            rows.append({"way": name, "engine": engine, "state": verdict.state, **verdict.figures})
+        if name == AS_BUILT:
+            sample_NHWC = photos.evidence.few(RANKING_PHOTOS).photos_NHWC
+            costs = sensitivity.costs(full, quantised, sample_NHWC, limit_s=RANKING_LIMIT_S)
+    path.unlink()
+    return {"ways": rows, "costs": [[cost.tensor, cost.difference] for cost in costs[:SHOWN_COSTS]]}
+
+
+def ways() -> dict[str, dict[str, object]]:
+    """Arguments of nncf.quantize."""
+    import nncf
+
+    return {
+        AS_BUILT: {},
+        "without bias correction": {
+            "advanced_parameters": nncf.AdvancedQuantizationParameters(disable_bias_correction=True)
+        },
+        # Nagel et al., 2019, Data-Free Quantization: each layer by itself, or after those before it; a build takes one
+        # or the other.
+        "with fast bias correction": {"fast_bias_correction": True},
+        "with bias correction from layer to layer": {"fast_bias_correction": False},
+        "with channel alignment": {
+            "advanced_parameters": nncf.AdvancedQuantizationParameters(disable_channel_alignment=False)
+        },
+        # Xiao et al., 2023, SmoothQuant; the library has it for what it is told to be a transformer.
+        "with SmoothQuant": {"model_type": nncf.ModelType.TRANSFORMER},
+    }
 
 
 if __name__ == "__main__":

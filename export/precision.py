@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from export.graph import INPUT, checked
 from export.ranges import PhotoSet, largest
@@ -29,6 +29,7 @@ HEADROOM = 4.0
 ROUNDING = 1e-6
 # The share of a network's multiplications that a layer must have for int8 to be tried on it and on what leads to it.
 WORTH_IT = 0.001
+PRODUCTS = ("MatMul", "Gemm")
 
 
 def to_fp16(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
@@ -88,23 +89,37 @@ def to_fp16(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
     return checked(half)
 
 
-def to_int8(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
-    """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other."""
+def to_int8(model: onnx.ModelProto, photos: PhotoSet, **changes: Any) -> onnx.ModelProto:
+    """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other.
+
+    In float32 stay the heads, and in a network of layer norms, which compute in float, all but its matrix products:
+    every block comes back to float anyway, so that a depthwise convolution or a sum would be quantised for itself
+    alone; its few other convolutions are a fiftieth of the work, and OpenVINO 2026.4 answers wrongly where they are
+    int8 and the sums beside them are not. Convolutions with their batch norms folded in hand int8 on from one to the
+    next, and with it their errors: there each layer's bias is corrected by what is left of the error after those
+    before it (Nagel et al., 2019), which halves it, and not by its own alone.
+
+    Args:
+        changes: arguments of nncf.quantize in the place of those that a build gives it, for comparing.
+    """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # looks for a CUDA compiler, and says so
     import nncf
 
     # On import the library sets its level, at which it lists on stdout every operation that it leaves as it is.
     nncf.set_log_level(logging.ERROR)
     dataset = nncf.Dataset(photos, _feed)
+    behind = _behind(model)
+    layer_norms = any(node.op_type == "LayerNormalization" and node.name not in behind for node in model.graph.node)
+    others = [node.name for node in model.graph.node if layer_norms and node.op_type not in PRODUCTS]
+    arguments = {
+        "preset": nncf.QuantizationPreset.PERFORMANCE,
+        "subset_size": len(photos),
+        "ignored_scope": nncf.IgnoredScope(names=list(dict.fromkeys([*behind, *others]))),
+        "fast_bias_correction": layer_norms,
+    }
     # The library draws its progress on stdout, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
-        quantised = nncf.quantize(
-            model,  # copied there before anything is changed
-            dataset,
-            preset=nncf.QuantizationPreset.PERFORMANCE,
-            subset_size=len(photos),
-            ignored_scope=nncf.IgnoredScope(names=_not_worth_it(model)),
-        )
+        quantised = nncf.quantize(model, dataset, **(arguments | changes))  # it copies the graph before it changes it
     sign(quantised)
     unite_scales(quantised)
     return checked(quantised)
@@ -157,15 +172,8 @@ def unite_scales(model: onnx.ModelProto) -> None:
                 tensors[zero_point].CopyFrom(numpy_helper.from_array(np.array(0, np.int8), zero_point))
 
 
-def _not_worth_it(model: onnx.ModelProto) -> list[str]:
-    """The nodes where int8 costs accuracy and saves nothing.
-
-    Those that lead to no layer of some weight: the heads. And in a network of layer norms, which compute in float, all
-    but its matrix products: every block comes back to float anyway, so that a depthwise convolution or a sum would be
-    quantised for itself alone; its few other convolutions are a fiftieth of the work, and OpenVINO 2026.4 answers
-    wrongly where they are int8 and the sums beside them are not. Convolutions with their batch norms folded in hand
-    int8 on from one to the next.
-    """
+def _behind(model: onnx.ModelProto) -> list[str]:
+    """The nodes that lead to no layer of some weight, the heads: int8 would cost accuracy there and save nothing."""
     work = multiplications(model)
     least = WORTH_IT * sum(work.values())
     leading: set[str] = set()
@@ -175,9 +183,6 @@ def _not_worth_it(model: onnx.ModelProto) -> list[str]:
             leading.update(node.input)
         else:
             behind.append(node.name)
-    if any(node.op_type == "LayerNormalization" and node.name not in behind for node in model.graph.node):
-        others = [node.name for node in model.graph.node if node.op_type not in ("MatMul", "Gemm")]
-        return list(dict.fromkeys([*behind, *others]))
     return behind
 
 

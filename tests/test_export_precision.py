@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import nncf
 import numpy as np
 import onnx
 import onnxruntime
@@ -55,6 +57,27 @@ def run(model: onnx.ModelProto, **inputs: np.ndarray) -> dict[str, np.ndarray]:
     settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
+
+
+def test_biases_take_back_the_mean_error_that_layer_after_layer_hands_on() -> None:
+    full = full_graph(**KINDS["mobilenet"])
+    rng = np.random.default_rng(0)
+    for tensor in full.graph.initializer:
+        if tensor.name.endswith("_bias"):  # zero in random weights, and a bias of zero is not corrected
+            drawn = rng.normal(0.3, 0.3, tensor.dims).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(drawn, tensor.name))
+    others_NHWC = photos(32, seed=7)
+    expected_NF = run(full, images=others_NHWC)["features"]
+
+    def mean_error(**changes: Any) -> float:
+        made = precision.to_int8(full, photos(24, seed=2), **changes)
+        return float(np.abs((run(made, images=others_NHWC)["features"] - expected_NF).mean(0)).mean())
+
+    uncorrected = mean_error(advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True))
+    # On photos that no calibration saw: 0.54 of it, and each layer by itself 0.67.
+    corrected = mean_error()
+    assert corrected < 0.75 * uncorrected
+    assert corrected < mean_error(fast_bias_correction=True)
 
 
 def test_a_calibration_prints_no_results_of_its_own(tmp_path: Path) -> None:
