@@ -200,7 +200,7 @@ def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Name
             made.append(result if job.library else result.marked(asked.digests[job]))
             advance(1)
         kept = [result for result in made if not result.refused]
-        commit.commit(asked.into, model, page, photos, kept)
+        commit.commit(asked.into, page, photos, kept)
     table.show(
         page, [*asked.standing.values(), *(result.artifact for result in made)], len(photos.evidence.photos_NHWC)
     )

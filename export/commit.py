@@ -1,6 +1,6 @@
 """What was made becomes part of a bundle: files first, then the page that names them, in one step."""
 
-# N photos, H height, W width, C channels
+# N photos, H height, W width, C channels, K classes
 
 from __future__ import annotations
 
@@ -13,23 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from export import artifacts, evidence, graph, parity
-from runtime import __version__, bundle, images
+from runtime import __version__, bundle
 from runtime.bundle import Artifact, Bundle, Category, Golden, GoldenPhoto
 from runtime.errors import UserError
 from runtime.terminal import note
 from train.locks import locked
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from train.checkpoint import Checkpoint
-    from train.network import FacetModel
 
 GOLDEN_PHOTOS = 8
-# Large enough to be resized like any photo, small enough that eight of them weigh little.
-GOLDEN_SIDE = 256
-GOLDEN_QUALITY = 85
 DIGITS = 6
 SCRATCH = ".build."
 
@@ -47,9 +43,7 @@ def scratch(folder: Path) -> Iterator[Path]:
         raise UserError(f"cannot write in {folder}: {err.strerror}\nchoose another folder with: --out DIR") from err
 
 
-def commit(
-    folder: Path, model: FacetModel, page: Checkpoint, photos: evidence.Photos, made: Sequence[artifacts.Made]
-) -> None:
+def commit(folder: Path, page: Checkpoint, photos: evidence.Photos, made: Sequence[artifacts.Made]) -> None:
     """Add what was made to the bundle in `folder`; what the same checkpoint gave before stays, else it starts anew."""
     if not made:
         return
@@ -68,7 +62,7 @@ def commit(
                 "identity": page.identity,
                 "facet-edge": __version__,
             },
-            golden=_golden(folder, model, page, photos),
+            golden=_golden(folder, photos),
             artifacts=(*_earlier(folder, page, [result.artifact for result in made]), *(r.artifact for r in made)),
         ),
     )
@@ -101,34 +95,34 @@ def _taxonomy(categories: Sequence[Category]) -> dict[str, dict[str, tuple[str, 
     return {category.name: {one.name: one.classes for one in category.attributes} for category in categories}
 
 
-def _golden(folder: Path, model: FacetModel, page: Checkpoint, photos: evidence.Photos) -> Golden:
-    """Photos that show as many labels as few can, stored small, and PyTorch's answers to them as stored."""
+def _golden(folder: Path, photos: evidence.Photos) -> Golden:
+    """Some of the gate's photos, that show as many labels as few can, with PyTorch's answers to them.
+
+    They are stored as the graph takes them, without loss: JPEG decoders and resizers differ from machine to machine by
+    a level or two, which is more than the gate allows to float32.
+    """
+    seen = photos.evidence
+    rows = parity.golden_rows(seen.labels_NL, photos.table.kinds_N[photos.gate_rows], GOLDEN_PHOTOS)
     named: list[GoldenPhoto] = []
-    pixels: list[np.ndarray] = []
-    kinds_N = photos.table.kinds_N[photos.gate_rows]
-    for index in parity.golden_rows(photos.evidence.labels_NL, kinds_N, GOLDEN_PHOTOS):
-        content = _small_jpeg(images.decode(photos.table.paths[photos.gate_rows[index]]))
+    for row in rows:
+        content = _png(seen.photos_NHWC[row])
         sha256 = hashlib.sha256(content).hexdigest()
-        path = folder / "golden" / f"{sha256[:12]}.jpg"
+        path = folder / "golden" / f"{sha256[:12]}.png"
         bundle.replace_file(path, content)
         named.append(GoldenPhoto(file=f"golden/{path.name}", sha256=sha256))
-        pixels.append(images.fit(images.decode(path), page.preprocess))
-    answers = evidence.reference(model, page, np.stack(pixels))
     return Golden(
         photos=tuple(named),
         probabilities={
-            name: tuple(tuple(round(float(value), DIGITS) for value in row) for row in rows)
-            for name, rows in answers.items()
+            name: tuple(tuple(round(float(value), DIGITS) for value in answers_NK[row]) for row in rows)
+            for name, answers_NK in seen.reference.items()
             if name != graph.FEATURES
         },
     )
 
 
-def _small_jpeg(image_HWC: np.ndarray) -> bytes:
+def _png(image_HWC: np.ndarray) -> bytes:
     import cv2
 
-    scale = min(1.0, GOLDEN_SIDE / max(image_HWC.shape[:2]))
-    small = cv2.resize(image_HWC, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    done, encoded = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, GOLDEN_QUALITY])
-    assert done, "OpenCV without JPEG"
+    done, encoded = cv2.imencode(".png", image_HWC[:, :, ::-1])
+    assert done, "OpenCV without PNG"
     return encoded.tobytes()
