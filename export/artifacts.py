@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from export import graph, parity, precision, sensitivity
 from export.evidence import Photos
 from export.parity import ACCURACY, Accuracy
 from export.plan import made_from, plan_from_onnx
-from runtime.bundle import Artifact, Profile, Verdict, sha256_of
+from runtime.bundle import Artifact, Precision, Profile, Verdict, sha256_of
 from runtime.engines import ENGINES
 from runtime.errors import UserError
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
-Precision = Literal["fp32", "fp16", "int8"]
 TOOLS: dict[Precision, tuple[str, ...]] = {
     "fp32": ("torch", "onnx"),
     "fp16": ("torch", "onnx"),

@@ -168,6 +168,8 @@ def order(folder: Path, page: Checkpoint, wanted: Serving, args: argparse.Namesp
     from export import artifacts, unchanged
     from train import checkpoint
 
+    if (args.out / page.slug / checkpoint.PAGE).exists():
+        raise UserError(f"{args.out / page.slug} is a checkpoint: bundles go elsewhere\nname a folder with: --out DIR")
     data = data_folder(args.data, page.provenance, quiet=args.quiet)
     options = {name: getattr(args, name) for name in ("calibration_photos", "gate_photos", "allow_drop")}
     options["engines"] = wanted.terms.engines

@@ -6,6 +6,7 @@ the new one. `digest` covers the page itself, `sha256` every file it names, so t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -25,6 +26,9 @@ PAGE = "bundle.json"
 # A router made of the data's own Category column: the category it is kept as, and its one attribute.
 ROUTER, ROUTED_BY = "Router", "Category"
 State = Literal["passed", "refused", "unrun"]
+Precision = Literal["fp32", "fp16", "int8"]
+LARGEST_SIDE = 16384
+"""Of the photos that a network takes: more is a slip, and no machine's memory."""
 
 
 class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +40,10 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        if not all(1 <= side <= LARGEST_SIDE for side in (self.height, self.width)):
+            raise ValueError(f"photos of {self.height} x {self.width} px")
+
 
 class Attribute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One question and its possible answers, in the order of the output's columns."""
@@ -45,6 +53,12 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     output: str
     offsets: tuple[float, ...] = ()
     """Added to the log-probabilities before the argmax, one a class; empty for none."""
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"attribute {self.name!r} needs classes, each once")
+        if self.offsets and len(self.offsets) != len(self.classes):
+            raise ValueError(f"attribute {self.name!r} has {len(self.offsets)} offsets, {len(self.classes)} classes")
 
 
 class Category(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +114,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     file: str
     sha256: str
     bytes: int
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     target: str = ""
     """The GPU a plan was built for, such as `sm89`; empty for a graph, which runs anywhere."""
     engines: tuple[str, ...]
@@ -221,6 +235,7 @@ def load(folder: Path) -> Bundle:
     """The bundle in `folder`, its page checked; the files are checked when they are used or by `verify`."""
     page = folder / PAGE
     try:
+        refuse_pipe(page)
         content = page.read_bytes()
         schema = msgspec.json.decode(content, type=_SchemaOnly).schema
         if schema > SCHEMA:
@@ -244,7 +259,26 @@ def load(folder: Path) -> Bundle:
     for name in _files(bundle):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{page} names a file outside the bundle: {name!r}\n{rebuild(folder)}")
+    if fault := _fault(bundle):
+        raise UserError(f"{page}: {fault}\n{rebuild(folder)}")
     return bundle
+
+
+def _fault(bundle: Bundle) -> str:
+    """What of the page contradicts itself; empty where nothing does."""
+    attributes = [attribute for category in bundle.categories for attribute in category.attributes]
+    outputs = [attribute.output for attribute in attributes]
+    if not outputs or len(set(outputs)) != len(outputs):
+        return "its attributes must be there, each with an output of its own"
+    if set(bundle.golden.probabilities) != set(outputs):
+        return "its golden answers are of other outputs than its attributes"
+    for attribute in attributes:
+        rows = bundle.golden.probabilities[attribute.output]
+        if [len(row) for row in rows] != [len(attribute.classes)] * len(bundle.golden.photos):
+            return f"its golden answers for {attribute.name!r} are not one a photo and class"
+    if any("\0" in name for name in _files(bundle)):
+        return "a file's name has a zero byte"
+    return ""
 
 
 def checked_file(folder: Path, file: str, sha256: str) -> Path:
@@ -276,8 +310,10 @@ def save(folder: Path, bundle: Bundle) -> Bundle:
     page = msgspec.json.format(msgspec.json.encode(written), indent=1)
     replace_file(folder / PAGE, page + b"\n")
     kept = {folder / name for name in _files(written)}
+    # The names that artifacts have, and no others: a checkpoint's weights are model.safetensors.
+    artifacts = (path for precision in get_args(Precision) for path in folder.glob(f"model.{precision}.*"))
     # A set: an unfinished golden photo is found twice.
-    for path in {*folder.glob("model.*"), *folder.glob("golden/*"), *folder.rglob("*.part")} - kept:
+    for path in {*artifacts, *folder.glob("golden/*"), *folder.rglob("*.part")} - kept:
         if path.is_file():
             path.unlink()
     return written
@@ -310,8 +346,15 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def refuse_pipe(path: Path) -> None:
+    """Raise OSError for what is there and is no file: who opens a pipe may wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, in hex, read in blocks."""
+    refuse_pipe(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -281,6 +281,15 @@ def test_a_checkpoint_whose_weights_were_changed_is_refused(
     assert "is not the file that checkpoint.json describes" in fails(folder.parent)
 
 
+def test_a_bundle_is_never_built_over_a_checkpoint(
+    fails: Callable[..., str], checkpoints: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoints, tmp_path / "checkpoints")
+    said = fails(folder, "--out", str(folder))
+    assert f"{folder / 'cap'} is a checkpoint: bundles go elsewhere" in said
+    checkpoint.load(folder / "cap")
+
+
 def test_too_many_unreadable_photos_are_refused(fails: Callable[..., str], checkpoints: Path, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     (data / "train_images" / "000020.jpg").write_bytes(b"not an image")

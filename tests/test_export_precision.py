@@ -60,7 +60,7 @@ def run(model: onnx.ModelProto, **inputs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_biases_take_back_the_mean_error_that_layer_after_layer_hands_on() -> None:
-    full = full_graph(**KINDS["mobilenet"])
+    full = onnx.ModelProto.FromString(full_graph(**KINDS["mobilenet"]).SerializeToString())
     rng = np.random.default_rng(0)
     for tensor in full.graph.initializer:
         if tensor.name.endswith("_bias"):  # zero in random weights, and a bias of zero is not corrected

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +319,75 @@ def altered(value: object) -> object:
         return value + 1
     assert value is None
     return "x"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_file_and_is_not_waited_for(bundle_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle_folder, tmp_path / "shirt")
+    graph = next(folder.glob("*.onnx"))
+    graph.unlink()
+    os.mkfifo(graph)
+    with pytest.raises(UserError, match="not a file"):
+        bundle.verify(folder)
+    (folder / bundle.PAGE).unlink()
+    os.mkfifo(folder / bundle.PAGE)
+    with pytest.raises(UserError, match="not a file"):
+        bundle.load(folder)
+
+
+def test_what_is_swept_has_an_artifact_s_name(bundle_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle_folder, tmp_path / "shirt")
+    (folder / "model.safetensors").write_bytes(b"of a checkpoint")
+    (folder / "model.fp16.0123abcd.onnx").write_bytes(b"of no page")
+    bundle.save(folder, bundle.load(folder))
+    assert (folder / "model.safetensors").exists()
+    assert not (folder / "model.fp16.0123abcd.onnx").exists()
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no category": (lambda page: page["categories"].clear(), "its attributes must be there"),
+    "no attribute": (lambda page: page["categories"][0]["attributes"].clear(), "its attributes must be there"),
+    "two of one output": (
+        lambda page: page["categories"][0]["attributes"][1].update(output="colour"),
+        "each with an output of its own",
+    ),
+    "an output renamed": (
+        lambda page: page["categories"][0]["attributes"][0].update(output="other"),
+        "its golden answers are of other outputs",
+    ),
+    "an answer left out": (lambda page: page["golden"]["probabilities"].pop("colour"), "of other outputs"),
+    "a row of another length": (
+        lambda page: page["golden"]["probabilities"]["colour"][0].pop(),
+        "its golden answers for 'colour' are not one a photo and class",
+    ),
+    "a class left out": (
+        lambda page: page["categories"][0]["attributes"][0]["classes"].pop(),
+        "its golden answers for 'colour' are not one a photo and class",
+    ),
+    "a class twice": (
+        lambda page: page["categories"][0]["attributes"][0].update(classes=["blue", "blue", "red"]),
+        "attribute 'colour' needs classes, each once",
+    ),
+    "an offset too few": (
+        lambda page: page["categories"][0]["attributes"][0].update(offsets=[0.0]),
+        "attribute 'colour' has 1 offsets, 3 classes",
+    ),
+    "photos of no size": (lambda page: page["preprocess"].update(height=0), "photos of 0 x 16 px"),
+    "photos without end": (lambda page: page["preprocess"].update(height=10**9), "photos of 1000000000 x 16 px"),
+    "a zero byte": (lambda page: page["artifacts"][0].update(file="a\0b"), "a file's name has a zero byte"),
+}
+
+
+@pytest.mark.parametrize("change", list(CONTRADICTIONS))
+def test_a_page_that_contradicts_itself_is_refused_whoever_signed_it(
+    bundle_folder: Path, tmp_path: Path, change: str
+) -> None:
+    edit, said = CONTRADICTIONS[change]
+    folder = shutil.copytree(bundle_folder, tmp_path / "shirt")
+    page = json.loads((folder / bundle.PAGE).read_text())
+    edit(page)
+    page["digest"] = ""
+    with suppress(msgspec.ValidationError):
+        page["digest"] = bundle._digest(msgspec.convert(page, bundle.Bundle))
+    (folder / bundle.PAGE).write_text(json.dumps(page))
+    with pytest.raises(UserError, match=re.escape(said)):
+        bundle.load(folder)

@@ -19,6 +19,7 @@ from runtime.bundle import (
     Preprocess,
     Routes,
     name_of,
+    refuse_pipe,
     replace_file,
     replacing,
     router_of,
@@ -176,6 +177,7 @@ def read(folder: Path) -> Checkpoint:
     """The page of the checkpoint in `folder`."""
     page = folder / PAGE
     try:
+        refuse_pipe(page)
         content = page.read_bytes()
         version = msgspec.json.decode(content, type=_VersionOnly).version
         if version > VERSION:
