@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,19 +120,14 @@ def variants(model: FacetModel, page: Checkpoint) -> dict[str, onnx.ModelProto]:
     """The graph as PyTorch's exporter gives it, with each rewrite that finds its pattern there, and with all."""
     import onnx
 
-    from export import graph, rewrite
+    from export import graph
 
     plain = graph.plain(model, page)
     made = {PLAIN: plain}
-    rewrites: Sequence[Callable[[onnx.ModelProto], int]] = (
-        rewrite.fold_layer_scales,
-        rewrite.fold_norms,
-        rewrite.fold_pixels,
-    )
-    for fold in rewrites:
+    for rewrite in graph.rewrites():
         alone = onnx.ModelProto.FromString(plain.SerializeToString())
-        if fold(alone):
-            made[fold.__name__] = graph.checked(alone)
+        if rewrite(alone):
+            made[rewrite.__name__] = graph.checked(alone)
     return {**made, FOLDED: graph.graph(model, page)}
 
 

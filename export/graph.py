@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from export import names
@@ -57,12 +58,11 @@ def graph(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
     """
     import onnx
 
-    from export import rewrite
     from runtime import __version__
 
     made = plain(model, page)
-    for fold in (rewrite.fold_layer_scales, rewrite.fold_norms, rewrite.fold_pixels):
-        fold(made)
+    for rewrite in rewrites():
+        rewrite(made)
     made.producer_name, made.producer_version = "facet-edge", __version__
     said = {
         "categories": [
@@ -73,6 +73,14 @@ def graph(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:
     }
     onnx.helper.set_model_props(made, {name: json.dumps(value) for name, value in said.items()})
     return checked(made)
+
+
+def rewrites() -> tuple[Callable[[onnx.ModelProto], int], ...]:
+    """All of them, in order: what changes a graph in place and gives how often it found its pattern."""
+    from export import rewrite
+    from export.positions import flatten_positions
+
+    return rewrite.fold_layer_scales, rewrite.fold_norms, rewrite.fold_pixels, flatten_positions
 
 
 def plain(model: FacetModel, page: Checkpoint) -> onnx.ModelProto:

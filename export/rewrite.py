@@ -117,7 +117,7 @@ class _Graph:
             return None
         for node in self.readers.get(tensor, ()):
             if node.op_type == "Transpose":
-                order = list(_attribute(node, "perm"))
+                order = list(attribute(node, "perm"))
                 behind = self.linear_readers(
                     node.output[0], order.index(axis + len(order)) - len(order), padding=padding
                 )
@@ -135,10 +135,10 @@ class _Graph:
             return False
         dimensions = len(self.constants[node.input[1]].dims)
         if node.op_type == "Conv":
-            padded = any(_attribute(node, "pads", [])) or _attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
+            padded = any(attribute(node, "pads", [])) or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
             return axis == 1 - dimensions and (padding or not padded)
         if node.op_type == "Gemm":
-            return axis == -1 and not _attribute(node, "transA", 0) and _is_plain(node)
+            return axis == -1 and not attribute(node, "transA", 0) and _is_plain(node)
         return node.op_type == "MatMul" and dimensions == 2 and axis == -1
 
     def absorb(self, node: onnx.NodeProto, scale_C: np.ndarray, shift_C: np.ndarray) -> None:
@@ -147,12 +147,12 @@ class _Graph:
 
         weight = self.value(node.input[1])
         if node.op_type == "Conv":
-            groups = _attribute(node, "group", 1)
+            groups = attribute(node, "group", 1)
             # [groups, outputs of one, inputs of one, kernel]
             parts = weight.reshape(groups, -1, weight.shape[1], int(np.prod(weight.shape[2:])))
             changed = (parts * scale_C.reshape(groups, 1, -1, 1)).reshape(weight.shape)
             added = np.einsum("goik,gi->go", parts, shift_C.reshape(groups, -1)).reshape(-1)
-        elif node.op_type == "Gemm" and _attribute(node, "transB", 0):
+        elif node.op_type == "Gemm" and attribute(node, "transB", 0):
             changed, added = weight * scale_C, weight @ shift_C
         else:
             changed, added = weight * scale_C[:, None], shift_C @ weight
@@ -201,7 +201,7 @@ def _scale_maker(graph: _Graph, tensor: str, axis: int, scale_C: np.ndarray) -> 
     biases: list[tuple[onnx.NodeProto, str]] = []
     while graph.private(tensor) and (node := graph.makers.get(tensor)):
         if node.op_type == "Transpose":
-            order = list(_attribute(node, "perm"))
+            order = list(attribute(node, "perm"))
             axis = order[axis] - len(order)
             tensor = node.input[0]
         elif node.op_type == "Add" and (parts := graph.split(node)) and _varies_along(graph, parts[0], axis):
@@ -229,7 +229,7 @@ def _scaled(graph: _Graph, node: onnx.NodeProto, axis: int, scale_C: np.ndarray)
     if node.op_type == "Conv" and axis == 1 - weight.ndim:
         scaled = {1: weight * scale_C.reshape(-1, *[1] * (weight.ndim - 1))}
     elif node.op_type == "Gemm" and axis == -1 and _is_plain(node):
-        scaled = {1: weight * (scale_C[:, None] if _attribute(node, "transB", 0) else scale_C)}
+        scaled = {1: weight * (scale_C[:, None] if attribute(node, "transB", 0) else scale_C)}
     elif node.op_type == "MatMul" and axis == -1 and weight.ndim == 2:
         return {1: weight * scale_C}
     else:
@@ -246,7 +246,7 @@ def _fold_norm(graph: _Graph) -> bool:
         scale_C = graph.value(node.input[1])
         shift_C = graph.value(node.input[2]) if len(node.input) > 2 else np.zeros_like(scale_C)
         readers = graph.linear_readers(node.output[0], -1)
-        if not readers or _attribute(node, "axis", -1) != -1 or ((scale_C == 1).all() and len(node.input) == 2):
+        if not readers or attribute(node, "axis", -1) != -1 or ((scale_C == 1).all() and len(node.input) == 2):
             continue
         for reader in readers:
             graph.absorb(reader, scale_C, shift_C)
@@ -283,11 +283,12 @@ def _varies_along(graph: _Graph, constant: str, axis: int) -> bool:
 
 
 def _is_plain(gemm: onnx.NodeProto) -> bool:
-    return all(_attribute(gemm, factor, 1.0) == 1.0 for factor in ("alpha", "beta"))
+    return all(attribute(gemm, factor, 1.0) == 1.0 for factor in ("alpha", "beta"))
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: object = None) -> Any:
+def attribute(node: onnx.NodeProto, name: str, default: object = None) -> Any:
+    """An attribute's value, as onnx gives it; the default where the node has none of that name."""
     import onnx
 
-    found = [attribute for attribute in node.attribute if attribute.name == name]
+    found = [one for one in node.attribute if one.name == name]
     return onnx.helper.get_attribute_value(found[0]) if found else default

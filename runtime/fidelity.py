@@ -76,8 +76,10 @@ def judge(
     try:
         with open_engine(engine, path, EngineOptions(hint=hint)) as opened:
             timed = _Timed(opened)
+            # First: engines may have a way of their own for one photo, which they leave once there were several.
+            alone = _alone(timed, photos_NHWC)
             answers = _run(timed, photos_NHWC)
-            slots = _slots(timed, photos_NHWC, answers)
+            slots = _slots(timed, photos_NHWC, answers, alone)
     except UserError as err:
         return Verdict(engine=engine, hint=hint, state="unrun", reason=str(err).splitlines()[0])
     except Exception as err:  # noqa: BLE001  every engine has errors of its own, and one graph is not the build
@@ -199,20 +201,27 @@ def _run(engine: _Timed, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _slots(engine: _Timed, photos_NHWC: np.ndarray, answers: Answers) -> float:
-    """The largest difference between a photo's answers in a batch, in each slot, and alone."""
+def _mixed(photos_NHWC: np.ndarray) -> np.ndarray:
+    """Rows of the photos that are tried alone and in each other's company."""
     import numpy as np
 
-    count = min(MIXED, len(photos_NHWC))
-    chosen = np.linspace(0, len(photos_NHWC) - 1, count).astype(int)
-    worst = 0.0
-    for turn in range(count):
-        order = np.roll(chosen, turn)
+    return np.linspace(0, len(photos_NHWC) - 1, min(MIXED, len(photos_NHWC))).astype(int)
+
+
+def _alone(engine: _Timed, photos_NHWC: np.ndarray) -> list[Answers]:
+    return [engine.infer(photos_NHWC[row : row + 1]) for row in _mixed(photos_NHWC)]
+
+
+def _slots(engine: _Timed, photos_NHWC: np.ndarray, answers: Answers, alone: Sequence[Answers]) -> float:
+    """The largest difference between a photo's answers in a batch, in each slot of a mixed one, and alone."""
+    import numpy as np
+
+    rows = _mixed(photos_NHWC)
+    worst = max(_gap(one, 0, answers, row) for one, row in zip(alone, rows, strict=True))
+    for turn in range(len(rows)):
+        order = np.roll(rows, turn)
         together = engine.infer(photos_NHWC[order])
-        for slot, index in enumerate(order):
-            worst = max(worst, _gap(together, slot, answers, index))
-    for index in chosen:
-        worst = max(worst, _gap(engine.infer(photos_NHWC[index : index + 1]), 0, answers, index))
+        worst = max(worst, *(_gap(together, slot, answers, row) for slot, row in enumerate(order)))
     return worst
 
 

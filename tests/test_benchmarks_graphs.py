@@ -13,9 +13,16 @@ from tests.train_parts import network, photos
 def test_each_rewrite_stands_alone_beside_the_graph_as_exported_and_all_of_them_together() -> None:
     made = graphs.variants(*network(backbone="test_convnext"))
     # The sixteen channels of its stem are padded by nothing, so that the pixels are folded too.
-    assert list(made) == [graphs.PLAIN, "fold_layer_scales", "fold_norms", "fold_pixels", graphs.FOLDED]
-    nodes = {name: len(model.graph.node) for name, model in made.items()}
-    assert nodes[graphs.FOLDED] < nodes["fold_layer_scales"] < nodes[graphs.PLAIN]
+    assert list(made) == [
+        graphs.PLAIN,
+        "fold_layer_scales",
+        "fold_norms",
+        "fold_pixels",
+        "flatten_positions",
+        graphs.FOLDED,
+    ]
+    computing = {name: sum(node.op_type != "Reshape" for node in model.graph.node) for name, model in made.items()}
+    assert computing[graphs.FOLDED] < computing["fold_layer_scales"] < computing[graphs.PLAIN]
 
 
 def test_a_ratio_is_to_the_graph_as_exported_and_of_int8_to_the_rewritten_one(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from export import graph, parity, precision
 from export.evidence import reference
 from export.parity import ACCURACY, Accuracy, Evidence
 from runtime.bundle import Category
+from runtime.engines import ENGINES
 from runtime.fidelity import LIMITS
 from tests.gate_parts import CATEGORY, COLOUR_CK, LEAK, LINING_CK, NAN, evidence, write
 from tests.train_parts import full_graph, network, photos
@@ -63,25 +64,42 @@ GROSS: dict[str, dict[str, Any]] = {
     "BGR for RGB": {"colour_CK": COLOUR_CK[::-1].copy(), "lining_CK": LINING_CK[::-1].copy()},
     "mean and std left out": {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)},
     "pixels not divided by their range": {"std": np.full(3, 1 / 255, np.float32)},
-    "every photo answered as the batch's average": {"fault": LEAK, "leak": 1.0},
     "NaN": {"fault": NAN},
 }
-FAULTS = GROSS | {"a hundredth of the batch in every photo": {"fault": LEAK, "leak": 0.01}}
+LEAKS: dict[str, dict[str, Any]] = {
+    "every photo answered as the batch's average": {"fault": LEAK, "leak": 1.0},
+    "a hundredth of the batch in every photo": {"fault": LEAK, "leak": 0.01},
+}
 
 
-@pytest.mark.parametrize("fault", list(FAULTS))
+@pytest.mark.parametrize("fault", list(GROSS))
 def test_a_planted_fault_is_refused(path: Path, seen: Evidence, cpu_engine: str, fault: str) -> None:
-    verdict = parity.judge(write(path, **FAULTS[fault]), "fp32", cpu_engine, HINTS[cpu_engine], seen)
+    verdict = parity.judge(write(path, **GROSS[fault]), "fp32", cpu_engine, HINTS[cpu_engine], seen)
     assert verdict.state == "refused"
     assert "a probability differs by" in verdict.reason
 
 
-@pytest.mark.parametrize("fault", list(GROSS))
+@pytest.mark.parametrize("leak", list(LEAKS))
+def test_a_batch_slot_that_leaks_into_another_is_refused(path: Path, seen: Evidence, leak: str) -> None:
+    verdict = parity.judge(write(path, **LEAKS[leak]), "fp32", "onnxruntime", "", seen)
+    assert verdict.state == "refused"
+    assert "a probability differs by" in verdict.reason
+
+
+def test_on_openvino_no_slot_can_leak_since_each_photo_is_a_batch_of_its_own(path: Path, seen: Evidence) -> None:
+    if not ENGINES["openvino"].installed():
+        pytest.skip("openvino is not installed")
+    verdict = parity.judge(write(path, fault=LEAK, leak=1.0), "fp32", "openvino", "f32", seen)
+    assert verdict.state == "passed", verdict.reason
+    assert verdict.figures["slot_difference"] == 0
+
+
+@pytest.mark.parametrize("fault", [*GROSS, "every photo answered as the batch's average"])
 @pytest.mark.parametrize("precision_", ["fp16", "int8"])
 def test_a_gross_fault_is_refused_within_the_wider_limits_too(
     path: Path, seen: Evidence, fault: str, precision_: str
 ) -> None:
-    verdict = parity.judge(write(path, **FAULTS[fault]), precision_, "onnxruntime", "", seen)
+    verdict = parity.judge(write(path, **(GROSS | LEAKS)[fault]), precision_, "onnxruntime", "", seen)
     assert verdict.state == "refused", verdict.figures
 
 

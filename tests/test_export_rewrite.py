@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from export import rewrite
+from export import positions, rewrite
 
 # Two ways of adding up some hundred float64 terms; a graph holds the epsilon of a norm as float32, whatever its type.
 TOLERANCE = 1e-11
@@ -207,3 +207,52 @@ class Shared(nn.Module):
 
 def test_a_weight_that_two_layers_share_is_changed_for_each_alone(map_BCHW: Tensor) -> None:
     check(randomised(Shared()), map_BCHW, rewrite.fold_layer_scales, 2)
+
+
+def test_a_block_computes_on_sequences_between_its_transposes(map_BCHW: Tensor) -> None:
+    made = check(randomised(Block(convolutions=False, bias=True)), map_BCHW, positions.flatten_positions, 1)
+    ranks = {
+        info.name: len(info.type.tensor_type.shape.dim)
+        for info in onnx.shape_inference.infer_shapes(made).graph.value_info
+    }
+    between = [node for node in made.graph.node if node.op_type in ("LayerNormalization", "MatMul", "Relu")]
+    assert {node.op_type for node in between} == {"LayerNormalization", "MatMul", "Relu"}
+    assert all(ranks[tensor] == 3 for node in between for tensor in node.output)
+
+
+def test_a_norm_on_its_own_between_transposes_is_flattened_at_any_batch(map_BCHW: Tensor) -> None:
+    check(randomised(Block(convolutions=True, bias=True)), map_BCHW, positions.flatten_positions, 1)
+
+
+class Between(nn.Module):
+    """Something between two transposes that is not one position at a time, or is read elsewhere too."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.norm = nn.LayerNorm(6)
+        self.rows = nn.Parameter(torch.ones(4, 1))  # as broadcast over a map: one for each column of it
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        found_BHWC = self.norm(map_BCHW.permute(0, 2, 3, 1))
+        if self.what == "a mean over rows":
+            found_BHWC = found_BHWC - found_BHWC.mean(1, keepdim=True)
+        if self.what == "a constant for each column":
+            found_BHWC = found_BHWC * self.rows
+        if self.what == "a softmax over columns":
+            found_BHWC = found_BHWC.softmax(2)
+        found_BCHW = found_BHWC.permute(0, 3, 1, 2)
+        if self.what == "another reader":
+            return found_BCHW + found_BHWC.mean((1, 2))[:, :, None, None]
+        return torch.relu(found_BCHW)
+
+
+@pytest.mark.parametrize(
+    "what", ["a mean over rows", "a constant for each column", "a softmax over columns", "another reader"]
+)
+def test_what_is_not_one_position_at_a_time_stays_a_map(map_BCHW: Tensor, what: str) -> None:
+    check(randomised(Between(what)), map_BCHW, positions.flatten_positions, 0)
+
+
+def test_between_itself_would_be_flattened(map_BCHW: Tensor) -> None:
+    check(randomised(Between("nothing")), map_BCHW, positions.flatten_positions, 1)

@@ -76,10 +76,8 @@ def test_an_answer_that_is_no_number_is_the_largest_difference(
     assert verdict.reason == f"a probability differs by 1, limit {LIMITS[precision].probability:g}"
 
 
-def test_a_leak_between_slots_is_refused_even_where_every_answer_is_near_enough(
-    path: Path, seen: Evidence, cpu_engine: str
-) -> None:
-    verdict = judge(write(path, fault=LEAK, leak=0.3), "int8", cpu_engine, seen)
+def test_a_leak_between_slots_is_refused_even_where_every_answer_is_near_enough(path: Path, seen: Evidence) -> None:
+    verdict = judge(write(path, fault=LEAK, leak=0.3), "int8", "onnxruntime", seen)
     assert verdict.figures["probability_difference"] < LIMITS["int8"].probability
     assert verdict.figures["agreement"] >= LIMITS["int8"].agreement
     assert verdict.state == "refused"

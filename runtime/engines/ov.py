@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import openvino
     from typing_extensions import Self
 
+ONE, SEVERAL = "LATENCY", "THROUGHPUT"
+"""The library's words for what a model is compiled for: one photo at a time has all cores, of several each has some."""
+
 
 def create(path: Path, options: EngineOptions, package: str) -> OpenVinoEngine:
     """The engine over one .onnx file, not yet compiled."""
@@ -22,47 +26,82 @@ def create(path: Path, options: EngineOptions, package: str) -> OpenVinoEngine:
 
 def computes_in(hint: str) -> bool:
     """Whether this processor computes in the precision of that hint: bfloat16 is not in every one."""
-    if hint != "bf16":
-        return True
+    return hint != "bf16" or "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@functools.cache
+def _core() -> openvino.Core:
+    """The process's one: with several made and dropped, 2026 releases now and then end in a segmentation fault
+    (github.com/ultralytics/ultralytics/pull/25864)."""
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino.Core()
 
 
 class OpenVinoEngine:
-    """One compiled model with one request: call `infer` from one thread at a time."""
+    """A graph compiled for a batch of one, several such under way at once: call `infer` from one thread at a time.
+
+    Compiled for any batch the library changes a map's layout around every convolution, and ConvNeXt-Base in int8 takes
+    twice as long.
+    """
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
         self._path = path
         self._options = options
-        self._model: openvino.CompiledModel | None = None
+        self._model: openvino.Model | None = None
+        self._requests: dict[str, list[openvino.InferRequest]] = {}
         self.outputs: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
-        import openvino
-
-        settings: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
-        if self._options.threads:
-            settings["INFERENCE_NUM_THREADS"] = self._options.threads
-        if self._options.hint:
-            if not computes_in(self._options.hint):
-                raise UserError(
-                    f"this processor does not compute in {self._options.hint}\n"
-                    "predict without it with: --engine onnxruntime"
-                )
-            settings["INFERENCE_PRECISION_HINT"] = self._options.hint
-        self._model = openvino.Core().compile_model(str(self._path), "CPU", settings)
-        self.outputs = tuple(output.get_any_name() for output in self._model.outputs)
+        if not computes_in(self._options.hint):
+            raise UserError(
+                f"this processor does not compute in {self._options.hint}\n"
+                "predict without it with: --engine onnxruntime"
+            )
+        model = _core().read_model(str(self._path))
+        shape = model.input("images").partial_shape
+        shape[0] = 1
+        model.reshape({"images": shape})
+        self.outputs = tuple(output.get_any_name() for output in model.outputs)
+        self._model = model
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._requests.clear()
         self._model = None
 
     def infer(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         """Each output by its name, float32 with B rows, for uint8 RGB images."""
+        import numpy as np
+
         assert self._model is not None, "infer() outside `with`"
-        results = self._model({"images": images_BHWC})
-        # Copied: the request writes its next answer into the same memory.
-        return {name: results[index].copy() for index, name in enumerate(self.outputs)}
+        count = len(images_BHWC)
+        shapes = {output.get_any_name(): tuple(output.shape)[1:] for output in self._model.outputs}
+        answers = {name: np.empty((count, *shapes[name]), np.float32) for name in self.outputs}
+        requests = self._requests_for(count)
+        # In turn: photos of one size take one time each.
+        for index in range(count + len(requests)):
+            request, done = requests[index % len(requests)], index - len(requests)
+            if 0 <= done < count:
+                request.wait()
+                for name, rows in answers.items():
+                    rows[done] = request.get_tensor(name).data[0]
+            if index < count:
+                request.start_async({"images": images_BHWC[index : index + 1]})
+        return answers
+
+    def _requests_for(self, count: int) -> list[openvino.InferRequest]:
+        """Those that answer so many photos soonest; for one, those for several where they are there already."""
+        wanted = ONE if count == 1 and SEVERAL not in self._requests else SEVERAL
+        if wanted not in self._requests:
+            settings: dict[str, str | int] = {"PERFORMANCE_HINT": wanted}
+            if self._options.threads:
+                settings["INFERENCE_NUM_THREADS"] = self._options.threads
+            if self._options.hint:
+                settings["INFERENCE_PRECISION_HINT"] = self._options.hint
+            compiled = _core().compile_model(self._model, "CPU", settings)
+            at_once = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            self._requests[wanted] = [compiled.create_infer_request() for _ in range(at_once)]
+        return self._requests[wanted]
