@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.out))
+    return exit_code(lambda: measure(args.out), extra="dev")
 
 
 def measure(into: Path) -> int:

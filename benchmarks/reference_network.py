@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: make(home(), args.precision))
+    return exit_code(lambda: make(home(), args.precision), extra="dev")
 
 
 def home() -> Path:

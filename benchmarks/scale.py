@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: scale(args))
+    return exit_code(lambda: scale(args), extra="dev")
 
 
 def scale(args: argparse.Namespace) -> int:

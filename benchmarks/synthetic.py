@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: _write(args))
+    return exit_code(lambda: _write(args), extra="dev")
 
 
 def categories() -> tuple[Category, ...]:

@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.source, args.out))
+    return exit_code(lambda: measure(args.source, args.out), extra="dev")
 
 
 def measure(source: Path, into: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -168,21 +168,24 @@ def _candidates(
         yield Candidate(precision.to_fp16(full, list(islice(photos.calibration, RANGE_PHOTOS))))
         return
     tell("int8: calibration")
-    quantised = precision.to_int8(full, photos.calibration)
+    seen = count(1)
+    quantised = precision.to_int8(
+        full, photos.calibration, advance=lambda: tell(f"int8: calibration, photo passes: {next(seen)}")
+    )
     tell("int8: gate")
     yield Candidate(quantised, _float_names(quantised))
     tensors = sensitivity.quantised_tensors(quantised)
     tell(f"int8: the cost of {len(tensors)} tensors, one by one")
     sample_NHWC = photos.evidence.few(RANKING_PHOTOS).photos_NHWC
     ranked = sensitivity.costs(full, quantised, sample_NHWC, limit_s=RANKING_LIMIT_S)
-    count = 1
+    back = 1
     # Those that the time for ranking did not reach stay as they are.
-    while count <= min(len(ranked), MOST_PUT_BACK * len(tensors)):
-        tell(f"int8: gate, {count} of {len(tensors)} tensors in float32")
-        dearest = [cost.tensor for cost in ranked[:count]]
+    while back <= min(len(ranked), MOST_PUT_BACK * len(tensors)):
+        tell(f"int8: gate, {back} of {len(tensors)} tensors in float32")
+        dearest = [cost.tensor for cost in ranked[:back]]
         model = sensitivity.put_back(full, quantised, dearest)
         yield Candidate(model, tuple(dict.fromkeys([*dearest, *_float_names(model)])))
-        count *= 2
+        back *= 2
 
 
 def _float_names(model: onnx.ModelProto) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from export import table
 from export.engine import add_batch, profile_of
 from export.plan import RTX_TARGETS
+from runtime import bundle
+from runtime.bundle import Precision
 from runtime.engines import ENGINES, require
 from runtime.engines.cuda import why_no_gpu
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
@@ -30,6 +32,8 @@ EXAMPLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "examples" / "che
 EXAMPLE_DATA = Path(__file__).resolve().parent.parent / "examples" / "clothing"
 # Ada: the generation of the RTX and L4 cards that are commonest at the edge today.
 DEFAULT_TARGET = "sm89"
+# What answers more as PyTorch does, where the gate refuses a precision.
+CLOSER: dict[Precision, Precision] = {"int8": "fp16", "fp16": "fp32"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: build(args))
+    return exit_code(lambda: build(args), extra="export")
 
 
 def build(args: argparse.Namespace) -> int:
@@ -98,11 +102,13 @@ def build(args: argparse.Namespace) -> int:
     memory.give_back_freed()
     wanted = serving(args)
     root = args.checkpoints or default_checkpoints(args.quiet)
-    refused = 0
+    refused: dict[Precision, list[str]] = {}
     for folder, slugs in offers.asked(root, args.category, split=args.split).items():
         page = checkpoint.read(folder)
         pages = checkpoint.pages(page) if args.split else [page]
         orders = [order(folder, each, wanted, args) for each in pages if each.slug in slugs]
+        for data in {each.data for each in orders} - {args.data}:
+            note(f"photos for calibration and gate: {data}", quiet=args.quiet)
         if not all(each.done for each in orders):
             model, page = checkpoint.load(folder)
             models = checkpoint.split(model, page) if args.split else [(model, page)]
@@ -112,7 +118,13 @@ def build(args: argparse.Namespace) -> int:
                 table.show(each.page, each.standing.values())
                 note(f"unchanged: {each.into}", quiet=args.quiet)
             else:
-                refused += build_one(by_slug[each.page.slug], each, wanted.terms, args)
+                for artifact in build_one(by_slug[each.page.slug], each, wanted.terms, args):
+                    refused.setdefault(artifact.precision, []).append(each.page.slug)
+    for precision, slugs in refused.items():
+        note(f"{precision} was refused by the gate for {', '.join(dict.fromkeys(slugs))}, and is served by nothing")
+        if closer := CLOSER.get(precision):
+            named = " ".join(dict.fromkeys(slugs))
+            note(f"closer to the network is: python -m export.build --precision {closer} --category {named}")
     return PARTLY_DONE if refused else DONE
 
 
@@ -170,7 +182,7 @@ def order(folder: Path, page: Checkpoint, wanted: Serving, args: argparse.Namesp
 
     if (args.out / page.slug / checkpoint.PAGE).exists():
         raise UserError(f"{args.out / page.slug} is a checkpoint: bundles go elsewhere\nname a folder with: --out DIR")
-    data = data_folder(args.data, page.provenance, quiet=args.quiet)
+    data = data_folder(args.data, page.provenance)
     options = {name: getattr(args, name) for name in ("calibration_photos", "gate_photos", "allow_drop")}
     options["engines"] = wanted.terms.engines
     jobs = artifacts.jobs(args.precision, wanted.plans)
@@ -179,8 +191,8 @@ def order(folder: Path, page: Checkpoint, wanted: Serving, args: argparse.Namesp
     return Order(page, into, data, digests, unchanged.standing(into, digests, wanted.terms.profile))
 
 
-def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Namespace) -> int:
-    """Build one bundle and print its table; gives the number of refused artifacts."""
+def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Namespace) -> list[Artifact]:
+    """Build one bundle and print its table; gives the refused artifacts."""
     from export import artifacts, commit, evidence
 
     page = asked.page
@@ -201,6 +213,7 @@ def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Name
         for job, result in artifacts.make(model, page, photos, jobs, scratch, terms=terms, tell=advance.tell):
             made.append(result if job.library else result.marked(asked.digests[job]))
             advance(1)
+        advance.tell("")
         kept = [result for result in made if not result.refused]
         commit.commit(asked.into, page, photos, kept)
     table.show(
@@ -209,8 +222,9 @@ def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Name
     if kept:
         note(f"bundle: {asked.into}", quiet=args.quiet)
     else:
-        note(f"nothing passed the gate: {asked.into} is as it was")
-    return len(made) - len(kept)
+        stands = (asked.into / bundle.PAGE).exists()
+        note(f"nothing passed the gate: {f'{asked.into} is as it was' if stands else f'no bundle in {asked.into}'}")
+    return [result.artifact for result in made if result.refused]
 
 
 def plan_targets(asked: Sequence[str] | None, precisions: Sequence[str], engines: Sequence[str] | None) -> list[str]:
@@ -240,14 +254,13 @@ def default_checkpoints(quiet: bool) -> Path:
     return EXAMPLE_CHECKPOINTS
 
 
-def data_folder(asked: Path | None, provenance: dict[str, str], *, quiet: bool) -> Path:
+def data_folder(asked: Path | None, provenance: dict[str, str]) -> Path:
     """Where photos for calibration and gate come from: as asked, else what was trained on, else the example."""
     if asked:
         return asked
     trained_on = provenance.get("data")
     for folder in (*([Path(trained_on)] if trained_on else []), EXAMPLE_DATA):
         if (folder / "train.csv").is_file():
-            note(f"photos for calibration and gate: {folder}", quiet=quiet)
             return folder
     raise UserError("the photos that this checkpoint was trained on are not here\nname a data folder with: --data DIR")
 

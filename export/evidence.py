@@ -60,7 +60,7 @@ def gather(
     Args:
         elsewhere: a folder whose photos to calibrate on instead.
     """
-    table = data.read_for(folder, page.categories, trained=page.splits, seed=int(page.provenance.get("seed", 0)))
+    table = data.read_for(folder, page.categories, trained=page.splits, seed=data.seed_of(page.provenance))
 
     def readable(rows: np.ndarray) -> np.ndarray:
         kept = np.array([row for row in rows if _is_readable(table.paths[row])], np.int64)

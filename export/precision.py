@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from export.graph import INPUT, checked
@@ -89,7 +89,9 @@ def to_fp16(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
     return checked(half)
 
 
-def to_int8(model: onnx.ModelProto, photos: PhotoSet, **changes: Any) -> onnx.ModelProto:
+def to_int8(
+    model: onnx.ModelProto, photos: PhotoSet, *, advance: Callable[[], None] = lambda: None, **changes: Any
+) -> onnx.ModelProto:
     """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other.
 
     In float32 stay the heads, and in a network of layer norms, which compute in float, all but its matrix products:
@@ -100,6 +102,7 @@ def to_int8(model: onnx.ModelProto, photos: PhotoSet, **changes: Any) -> onnx.Mo
     before it (Nagel et al., 2019), which halves it, and not by its own alone.
 
     Args:
+        advance: called before each photo that goes through the network: how many that will be only the library knows.
         changes: arguments of nncf.quantize in the place of those that a build gives it, for comparing.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # looks for a CUDA compiler, and says so
@@ -107,7 +110,11 @@ def to_int8(model: onnx.ModelProto, photos: PhotoSet, **changes: Any) -> onnx.Mo
 
     # On import the library sets its level, at which it lists on stdout every operation that it leaves as it is.
     nncf.set_log_level(logging.ERROR)
-    dataset = nncf.Dataset(photos, _feed)
+
+    def feed(photo_HWC: np.ndarray) -> dict[str, np.ndarray]:
+        advance()
+        return {INPUT: photo_HWC[None]}
+
     behind = _behind(model)
     layer_norms = any(node.op_type == "LayerNormalization" and node.name not in behind for node in model.graph.node)
     others = [node.name for node in model.graph.node if layer_norms and node.op_type not in PRODUCTS]
@@ -117,9 +124,10 @@ def to_int8(model: onnx.ModelProto, photos: PhotoSet, **changes: Any) -> onnx.Mo
         "ignored_scope": nncf.IgnoredScope(names=list(dict.fromkeys([*behind, *others]))),
         "fast_bias_correction": layer_norms,
     }
-    # The library draws its progress on stdout, which is for results.
-    with contextlib.redirect_stdout(sys.stderr):
-        quantised = nncf.quantize(model, dataset, **(arguments | changes))  # it copies the graph before it changes it
+    # The library draws bars of its own on stdout, which is for results.
+    with contextlib.redirect_stdout(io.StringIO()):
+        # It copies the graph before it changes it.
+        quantised = nncf.quantize(model, nncf.Dataset(photos, feed), **(arguments | changes))
     sign(quantised)
     unite_scales(quantised)
     return checked(quantised)
@@ -237,7 +245,3 @@ def _pixel_nodes(model: onnx.ModelProto) -> list[str]:
         if node.op_type == "Transpose":
             return names
         tensor = node.output[0]
-
-
-def _feed(photo_HWC: np.ndarray) -> dict[str, np.ndarray]:
-    return {INPUT: photo_HWC[None]}

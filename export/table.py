@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runtime.terminal import print_table
 
 if TYPE_CHECKING:
-    from runtime.bundle import Artifact
+    from runtime.bundle import Artifact, Verdict
     from train.checkpoint import Checkpoint
 
 COLUMNS = ("artifact", "engine", "MB", "max difference", "agreement", "HM", "points lost", "images/s", "verdict")
@@ -17,7 +17,8 @@ COLUMNS = ("artifact", "engine", "MB", "max difference", "agreement", "HM", "poi
 def show(page: Checkpoint, artifacts: Iterable[Artifact], photos: int | None = None) -> None:
     """Print the table of a bundle's artifacts."""
     judged = "" if photos is None else f": {photos} photos at the gate"
-    print_table(f"{page.name}{judged}", COLUMNS, rows(artifacts))
+    artifacts = list(artifacts)
+    print_table(f"{page.name}{judged}", COLUMNS, rows(artifacts), below=reasons(artifacts))
 
 
 def rows(artifacts: Iterable[Artifact]) -> list[list[str]]:
@@ -28,18 +29,37 @@ def rows(artifacts: Iterable[Artifact]) -> list[list[str]]:
             figures = verdict.figures
             lines.append(
                 [
-                    " ".join(filter(None, (artifact.precision, artifact.target))),
-                    " ".join(filter(None, (verdict.engine, verdict.hint))),
+                    called(artifact),
+                    _tried(verdict),
                     f"{artifact.bytes / 1e6:.2f}",
                     f"{figures['probability_difference']:.1e}" if figures else "",
                     f"{figures['agreement']:.3f}" if figures else "",
                     f"{figures['hm']:.3f}" if "hm" in figures else "",
                     lost(figures),
                     f"{verdict.images_per_s:.1f}" if verdict.images_per_s else "",
-                    f"{verdict.state}: {verdict.reason}" if verdict.reason else verdict.state,
+                    verdict.state,
                 ]
             )
     return lines
+
+
+def reasons(artifacts: Iterable[Artifact]) -> list[str]:
+    """A line for each verdict that has one to give."""
+    return [
+        f"{called(artifact)} on {_tried(verdict)} {verdict.state}: {verdict.reason}"
+        for artifact in artifacts
+        for verdict in artifact.verdicts
+        if verdict.reason
+    ]
+
+
+def called(artifact: Artifact) -> str:
+    """What tells an artifact from the others of its bundle: its precision, and the GPU of a plan."""
+    return " ".join(filter(None, (artifact.precision, artifact.target)))
+
+
+def _tried(verdict: Verdict) -> str:
+    return " ".join(filter(None, (verdict.engine, verdict.hint)))
 
 
 def lost(figures: Mapping[str, float]) -> str:

@@ -13,9 +13,10 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from runtime import golden, plans
-from runtime.bundle import PAGE, Artifact, Bundle, Verdict, default_root, find, is_lost, load, save, verify
+from runtime.bundle import PAGE, Artifact, Bundle, Verdict, default_root, find, is_lost, load, rebuild, save, verify
 from runtime.engines import ENGINES
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.fidelity import LIMITS
 from runtime.terminal import note, print_table, progress
 
 COLUMNS = ("artifact", "engine", "max difference", "labels that agree", "verdict before", "now")
@@ -44,13 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def verify_all(args: argparse.Namespace) -> int:
-    amiss = 0
-    for folder in folders(args):
+    amiss, checked = [], folders(args)
+    for folder in checked:
         try:
-            amiss += not verify_one(folder, quiet=args.quiet)
+            if not verify_one(folder, quiet=args.quiet):
+                amiss.append(folder)
         except UserError as err:  # of this bundle: the others are looked at all the same
             note(f"error: {err}")
-            amiss += 1
+            amiss.append(folder)
+    if amiss and len(checked) > 1:
+        note(f"{len(amiss)} of {len(checked)} bundles are not as they should be: {', '.join(map(str, amiss))}")
+    elif not amiss:
+        note(f"{len(checked)} {'bundle is' if len(checked) == 1 else 'bundles are'} as built", quiet=args.quiet)
     return PARTLY_DONE if amiss else DONE
 
 
@@ -102,6 +108,8 @@ class Trial:
 def verify_one(folder: Path, *, quiet: bool) -> bool:
     """Check one bundle, print its table and keep its new verdicts; gives whether all is well with it."""
     page = verify(folder)
+    if not page.artifacts:
+        raise UserError(f"{folder} holds no graph and no plan\n{rebuild(folder)}")
     trials = list(tried(folder, page, quiet=quiet))
     print_table(f"{folder}: {len(page.golden.photos)} golden photos", COLUMNS, [row(trial) for trial in trials])
     for line in remedies(folder, trials):
@@ -115,19 +123,21 @@ def tried(folder: Path, page: Bundle, *, quiet: bool) -> Iterator[Trial]:
     verdicts = [(artifact, verdict) for artifact in page.artifacts for verdict in artifact.verdicts]
     with progress(f"{page.slug}, golden photos", len(verdicts), quiet=quiet) as advance:
         for artifact, before in verdicts:
-            advance.tell(f"{name_of(artifact)} on {before.engine}")
-            there = ENGINES[before.engine].installed()
+            if there := ENGINES[before.engine].installed():
+                advance.tell(f"{name_of(artifact)} on {before.engine}")
             seen = golden.check(folder, page, artifact, before.engine, before.hint) if there else None
             yield Trial(artifact=artifact, before=before, seen=seen)
             advance(1)
+        advance.tell("")
 
 
 def row(trial: Trial) -> list[str]:
     figures = trial.seen.figures if trial.seen else {}
+    limits = LIMITS[trial.artifact.precision]
     return [
         name_of(trial.artifact),
         " ".join(filter(None, (trial.before.engine, trial.before.hint))),
-        f"{figures['probability_difference']:.1e}" if figures else "",
+        f"{figures['probability_difference']:.1e}, limit {limits.probability:g}" if figures else "",
         f"{figures['agreement']:.1%}" if figures else "",
         trial.before.state,
         trial.told,

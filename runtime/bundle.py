@@ -19,12 +19,15 @@ from typing import Literal, get_args
 
 import msgspec
 
+from runtime.engines import ENGINES
 from runtime.errors import UserError
 
 SCHEMA = 1
 PAGE = "bundle.json"
 # A router made of the data's own Category column: the category it is kept as, and its one attribute.
 ROUTER, ROUTED_BY = "Router", "Category"
+# The graph's own: an attribute called so would have its output taken.
+RESERVED = frozenset({"images", "features"})
 State = Literal["passed", "refused", "unrun"]
 Precision = Literal["fp32", "fp16", "int8"]
 LARGEST_SIDE = 16384
@@ -55,6 +58,8 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Added to the log-probabilities before the argmax, one a class; empty for none."""
 
     def __post_init__(self) -> None:
+        if not self.output or self.output in RESERVED:
+            raise ValueError(f"attribute {self.name!r} has an output called {self.output!r}")
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"attribute {self.name!r} needs classes, each once")
         if self.offsets and len(self.offsets) != len(self.classes):
@@ -244,6 +249,8 @@ def load(folder: Path) -> Bundle:
                 "upgrade with: pip install --upgrade facet-edge"
             )
         bundle = msgspec.json.decode(content, type=Bundle)
+        if schema < 1:
+            raise msgspec.ValidationError(f"schema {schema}")
     except OSError as err:
         raise UserError(f"cannot read {page}: {err.strerror}\n{rebuild(folder)}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
@@ -277,6 +284,8 @@ def _fault(bundle: Bundle) -> str:
         rows = bundle.golden.probabilities[attribute.output]
         if [len(row) for row in rows] != [len(attribute.classes)] * len(bundle.golden.photos):
             return f"its golden answers for {attribute.name!r} are not one a photo and class"
+    if unknown := {verdict.engine for one in bundle.artifacts for verdict in one.verdicts} - ENGINES.keys():
+        return f"a verdict is of an engine that there is not: {min(unknown)!r}"
     if any("\0" in name for name in _files(bundle)):
         return "a file's name has a zero byte"
     return ""

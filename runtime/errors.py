@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 DONE, PARTLY_DONE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -17,19 +18,29 @@ class UserError(Exception):
     """Something the user can put right; the message says what was wrong and what to type next."""
 
 
-def exit_code(command: Callable[[], int]) -> int:
-    """Run a command's body; a UserError becomes one clear line on stderr and code 2, Ctrl-C code 130."""
+def with_example(message: str, command: str, needs: str) -> UserError:
+    """The error with the example to try behind it, where one stands in the clone that holds what it needs."""
+    return UserError(f"{message}\ntry the example with: {command}" if Path(needs).exists() else message)
+
+
+def exit_code(command: Callable[[], int], *, extra: str = "") -> int:
+    """Run a command's body; a UserError becomes one clear line on stderr and code 2, Ctrl-C code 130.
+
+    Args:
+        extra: what the command needs installed of facet-edge; else it is told by the module that is missing.
+    """
     try:
         return command()
     except UserError as err:
         print(f"error: {err}", file=sys.stderr)
         return USER_MISTAKE
     except ModuleNotFoundError as err:
-        extra = next((extra for extra, names in _EXTRAS.items() if err.name in names), None)
-        if extra is None:
+        missing = next((name for name, modules in _EXTRAS.items() if err.name in modules), None)
+        if missing is None:
             raise
         print(
-            f"error: {err.name} is not installed\ninstall it with: pip install 'facet-edge[{extra}]'", file=sys.stderr
+            f"error: {err.name} is not installed\ninstall it with: pip install 'facet-edge[{extra or missing}]'",
+            file=sys.stderr,
         )
         return USER_MISTAKE
     except OSError as err:

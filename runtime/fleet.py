@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.bundle import Bundle, Category, Preprocess, load
+from runtime.bundle import Bundle, Category, Preprocess, load, slug_of
 from runtime.errors import UserError
 from runtime.predictor import Answer, Predictor, labelled
 
@@ -76,7 +78,7 @@ class Fleet:
             return cls._routed(pages, first, predictor)
         found = _find(pages, _names(pages)[0] if category is None else category)
         if found is None:
-            raise _unserved(pages, f"category {category!r}", build=repr(category))
+            raise _unserved(pages, f"category {category!r}", name=category or "NAME")
         folder, served = found
         return cls({served.name: Served(predictor(folder), served)}, category=served.name)
 
@@ -230,6 +232,13 @@ def _names(pages: Mapping[Path, Bundle]) -> list[str]:
     return [category.name for page in pages.values() for category in page.products]
 
 
-def _unserved(pages: Mapping[Path, Bundle], what: str, *, build: str = "NAME") -> UserError:
-    have = ", ".join(_names(pages)) or "none"
-    return UserError(f"no bundle serves {what}; have: {have}\nbuild it with: python -m export.build --category {build}")
+def _unserved(pages: Mapping[Path, Bundle], what: str, *, name: str = "NAME") -> UserError:
+    names = _names(pages)
+    close = {slug_of(one): one for one in names}
+    near = get_close_matches(slug_of(name), close, n=1)
+    remedy = (
+        f"did you mean: --category {shlex.quote(close[near[0]])}"
+        if near
+        else f"build it with: python -m export.build --category {shlex.quote(name)}"
+    )
+    return UserError(f"no bundle serves {what}; have: {', '.join(names) or 'none'}\n{remedy}")

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.errors import UserError
+from runtime.errors import UserError, with_example
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,7 @@ PHOTO_SUFFIXES = frozenset(
     ]
 )
 LARGEST_FILE_BYTES = 1 << 30
+EXAMPLE = ("python -m runtime.predict examples/photos/", "examples/photos")
 
 
 class PhotoError(Exception):
@@ -68,18 +69,13 @@ def find(inputs: Iterable[Path], *, names: Container[str] | None = None) -> list
                 if (Path(name).suffix.lower() in PHOTO_SUFFIXES if names is None else name in names)
             }
             if not inside and names is None:
-                raise UserError(
-                    f"no photos in {path}: looked for {' '.join(sorted(PHOTO_SUFFIXES))}\n"
-                    "try the example with: python -m runtime.predict examples/photos/"
-                )
+                raise with_example(f"no photos in {path}: looked for {' '.join(sorted(PHOTO_SUFFIXES))}", *EXAMPLE)
             found |= inside
         elif is_there:
             if names is None or path.name in names:
                 found.add(path)
         else:
-            raise UserError(
-                f"no such file or folder: {path}\ntry the example with: python -m runtime.predict examples/photos/"
-            )
+            raise with_example(f"no such file or folder: {path}", *EXAMPLE)
     return sorted(found)
 
 

@@ -134,9 +134,13 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterable[Row], int]:
 
 def folders(args: argparse.Namespace) -> Iterable[Path]:
     """The bundles to choose from."""
-    root, shipped = (args.bundles, False) if args.bundles else bundle.default_root()
-    if shipped:
-        note(f"no bundles/ folder here: using the example bundles in {root}", quiet=args.quiet)
+    if args.bundles:
+        return bundle.find(args.bundles).values()
+    root, shipped = bundle.default_root()
+    told = (
+        f"no bundles/ folder here: using the example bundles in {root}" if shipped else f"using the bundles in {root}/"
+    )
+    note(told, quiet=args.quiet)
     return bundle.find(root).values()
 
 

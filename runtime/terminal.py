@@ -46,9 +46,10 @@ def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterato
 
     console = Console(stderr=True)
     # What is left of the line beside the label, what is told behind it, and the figures.
-    room = console.width - len(label) - 50
+    room = console.width - len(label) - 53
     columns = [TextColumn("{task.description}"), BarColumn(max(8, min(40, room))), MofNCompleteColumn()]
-    columns += [TimeElapsedColumn(), *([TextColumn("left"), TimeLeft()] if total is not None else [])]
+    columns += [TextColumn("in"), TimeElapsedColumn()]
+    columns += [TextColumn("left"), TimeLeft()] if total is not None else []
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(label, total=total)
         yield Bar(
@@ -56,8 +57,14 @@ def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterato
         )
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; off a terminal it is as wide as its content, so that nothing is cut."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, below: Sequence[str] = ()
+) -> None:
+    """A table on stdout; off a terminal it is as wide as its content, so that nothing is cut.
+
+    Args:
+        below: lines that say more than a cell has room for.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -77,6 +84,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         # Text, not str: a file name may hold brackets that rich would take for markup.
         table.add_row(*(Text(_printable(cell, console.encoding)) for cell in row))
     console.print(table)
+    for line in below:
+        console.print(Text(_printable(line, console.encoding)))
 
 
 def note(message: str, *, quiet: bool = False) -> None:

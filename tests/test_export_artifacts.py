@@ -112,7 +112,8 @@ def test_where_everything_is_refused_no_bundle_is_left(
     assert run(checkpoints, tmp_path / "bundles", "--precision", "fp32") == 1
     assert not (tmp_path / "bundles" / "cap").exists()
     said = capsys.readouterr().err
-    assert "nothing passed the gate" in said
+    assert f"nothing passed the gate: no bundle in {tmp_path / 'bundles' / 'cap'}" in said
+    assert "fp32 was refused by the gate for cap" in said
     assert "bundle:" not in said
 
 

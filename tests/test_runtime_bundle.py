@@ -373,6 +373,15 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "photos of no size": (lambda page: page["preprocess"].update(height=0), "photos of 0 x 16 px"),
     "photos without end": (lambda page: page["preprocess"].update(height=10**9), "photos of 1000000000 x 16 px"),
+    "an output that is the graph's": (
+        lambda page: page["categories"][0]["attributes"][0].update(output="features"),
+        "attribute 'colour' has an output called 'features'",
+    ),
+    "an engine that there is not": (
+        lambda page: page["artifacts"][0]["verdicts"][0].update(engine="ncnn"),
+        "a verdict is of an engine that there is not: 'ncnn'",
+    ),
+    "a schema before the first": (lambda page: page.update(schema=0), "is not a valid bundle page: schema 0"),
     "a zero byte": (lambda page: page["artifacts"][0].update(file="a\0b"), "a file's name has a zero byte"),
 }
 

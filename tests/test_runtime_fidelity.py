@@ -161,6 +161,7 @@ def test_figures_are_those_counted_by_hand() -> None:
     figures = fidelity.differences({"colour": found_NK}, {"colour": reference_NK}, [COLOUR])
     assert figures["probability_difference"] == pytest.approx(0.1)
     assert figures["agreement"] == 3 / 4
+    assert figures["changed"] == 1
     # Squares of the differences: four of 0.1; of what sets each class's answers apart: 0.4475 + 0.24 + 0.4875.
     assert figures["nrmse"] == pytest.approx((0.04 / 1.175) ** 0.5)
 
@@ -196,7 +197,8 @@ def test_the_labels_that_agree_are_those_that_are_served() -> None:
     [
         ({}, ""),
         ({"probability_difference": 0.5}, "a probability differs by 0.5, limit 0.01"),
-        ({"agreement": 0.9}, "90.0% of labels agree, limit 98.0%"),
+        ({"agreement": 0.9, "changed": 2.0}, "90.0% of labels agree, limit 98.0%"),
+        ({"agreement": 0.9, "changed": 1.0}, ""),
         ({"nrmse": 0.25}, "answers stray by 0.25 of what sets photos apart, limit 0.1"),
     ],
 )

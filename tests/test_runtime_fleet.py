@@ -167,6 +167,8 @@ def test_a_category_that_no_bundle_serves_is_answered_with_those_that_are_served
     asked = r"^no bundle serves category 'Sarees'; have: Boot, Garment, Shirt\nbuild it with: python -m export\.build "
     with pytest.raises(UserError, match=asked):
         opened(folders, category="Sarees")
+    with pytest.raises(UserError, match=r"^no bundle serves category 'shrit'; .*\ndid you mean: --category Shirt$"):
+        opened(folders, category="shrit")
     with pytest.raises(UserError, match=r"^no bundle serves category ''; have: Shirt\n"):
         opened(folders[-1:], category="")
 

@@ -29,6 +29,11 @@ def test_a_wide_table_breaks_no_word_on_a_narrow_terminal(terminal: None, capsys
     assert words >= {word for cell in (*COLUMNS, *ROW) for word in cell.split()}
 
 
+def test_what_has_no_room_in_a_cell_is_said_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Dress", COLUMNS, [ROW], below=["refused: a\x1b[2Jb"])
+    assert capsys.readouterr().out.splitlines()[-1] == "refused: a\\x1b[2Jb"
+
+
 def test_off_a_terminal_a_table_is_as_wide_as_its_content(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("Dress", COLUMNS, [ROW])
     assert "┃ attribute     ┃  loss ┃ accuracy ┃ weighted F1 ┃" in capsys.readouterr().out

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -252,8 +254,9 @@ def test_a_folder_without_a_page_is_told_how_to_train_one(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("temperatures", "complaint"),
     [
-        ({"colour": 0.0}, "the temperature of 'colour' must be more than 0, got 0"),
-        ({"colour": -1.0}, "the temperature of 'colour' must be more than 0, got -1"),
+        ({"colour": 0.0}, "the temperature of 'colour' is no such: 0"),
+        ({"colour": -1.0}, "the temperature of 'colour' is no such: -1"),
+        ({"colour": 1e-320}, "the temperature of 'colour' is no such: 1e-320"),
         ({"color": 1.5}, "a temperature is for 'color', which is no output; have: colour, shade"),
     ],
 )
@@ -262,6 +265,46 @@ def test_a_page_with_temperatures_that_no_logits_can_have_is_not_valid(
 ) -> None:
     edit_page(folder, temperatures=temperatures)
     with pytest.raises(UserError, match=f"is not a valid checkpoint page: {complaint}"):
+        checkpoint.read(folder)
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no attribute": (lambda page: page["categories"][0]["attributes"].clear(), "its attributes must be there"),
+    "two of one output": (
+        lambda page: page["categories"][0]["attributes"][1].update(output="colour"),
+        "each with an output of its own",
+    ),
+    "an output that is the graph's": (
+        lambda page: page["categories"][0]["attributes"][0].update(output="images"),
+        "attribute 'colour' has an output called 'images'",
+    ),
+    "an output of no name": (
+        lambda page: page["categories"][0]["attributes"][0].update(output=""),
+        "attribute 'colour' has an output called ''",
+    ),
+    "routes by nothing": (
+        lambda page: page.update(routes={"attribute": "kind", "to": {}}),
+        "it routes by 'kind', which is no attribute of its",
+    ),
+    "photos of another size": (
+        lambda page: page["preprocess"].update(height=8),
+        "its photos are not of its model's size",
+    ),
+    "a file to open": (
+        lambda page: page["preset"]["model"].update(backbone_args={"checkpoint_path": "/etc/passwd"}),
+        "its backbone takes an argument that none here does: 'checkpoint_path'",
+    ),
+    "a version before the first": (lambda page: page.update(version=0), "version 0"),
+}
+
+
+@pytest.mark.parametrize("change", list(CONTRADICTIONS))
+def test_a_page_that_contradicts_itself_is_not_valid(folder: Path, change: str) -> None:
+    edit, said = CONTRADICTIONS[change]
+    page = json.loads((folder / "checkpoint.json").read_text())
+    edit(page)
+    (folder / "checkpoint.json").write_text(json.dumps(page))
+    with pytest.raises(UserError, match=f"is not a valid checkpoint page: .*{said}"):
         checkpoint.read(folder)
 
 
@@ -274,9 +317,9 @@ def test_the_identity_of_a_page_is_that_of_its_answers(folder: Path) -> None:
     others = [
         replace(page, temperatures={"shade": 1.5}),
         replace(page, categories=answers),
-        replace(page, categories=page.categories * 2),
+        replace(page, categories=(msgspec.structs.replace(page.categories[0], name="Hat"),)),
         replace(page, weights_sha256="0" * 64),
-        replace(page, preprocess=Preprocess(height=96, width=64, mean=TINY.model.mean, std=TINY.model.std)),
+        replace(page, preprocess=msgspec.structs.replace(page.preprocess, mean=(0.4, 0.4, 0.4))),
     ]
     assert len({other.identity for other in [page, *others]}) == 1 + len(others)
     assert page.head_temperatures == [1.0, 1.0]
@@ -393,7 +436,5 @@ def test_checkpoints_are_found_sorted_in_their_folder_or_as_the_folder_itself(fo
 
 
 def test_a_folder_of_no_checkpoints_is_told_how_to_train_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"no checkpoint in .*\ntrain one with: python -m train\.fit --data examples/cl"
-    ):
+    with pytest.raises(UserError, match=r"no checkpoint in .*\ntrain one with: python -m train\.fit --data DIR"):
         checkpoint.find(tmp_path)

@@ -46,7 +46,7 @@ def test_a_phase_that_cannot_run_is_refused(change: dict[str, float], message: s
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 7}, "size must be 8 pixels or more, got 7"),
+        ({"size": 7}, "size must be 8 to 16384 pixels, got 7"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1\.0"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

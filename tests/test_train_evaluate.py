@@ -228,11 +228,13 @@ def test_one_unreadable_photo_in_a_hundred_is_listed_and_the_rest_is_scored(
 
 
 def test_a_folder_of_neither_kind_is_answered_with_the_example(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert evaluate.main([str(tmp_path), "--data", str(data)]) == 2
-    said = f"neither bundle.json nor checkpoint.json in {tmp_path}\ntry the example with: python -m train.evaluate"
-    assert said in refused(capsys)
+    said = f"neither bundle.json nor checkpoint.json in {tmp_path}\n"
+    for folder, more in ((Path(__file__).parents[1], "try the example with: python -m train.evaluate"), (tmp_path, "")):
+        monkeypatch.chdir(folder)
+        assert evaluate.main([str(tmp_path), "--data", str(data)]) == 2
+        assert refused(capsys).startswith(f"error: {said}{more}")
 
 
 def test_a_split_without_labelled_photos_is_named(root: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tests.train_parts import write_data
 from train import checkpoint, fit, resume
@@ -183,14 +186,53 @@ def test_a_state_that_is_damaged_is_refused(
     assert f"{state} is not the state of a training: " in capsys.readouterr().err
 
 
+def without_best(progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    for name in [name for name in tensors if name.startswith("best/")]:
+        del tensors[name]
+
+
+def of_another_width(progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    name = next(name for name in tensors if name.startswith("model/") and tensors[name].ndim > 1)
+    tensors[name] = tensors[name][:1]
+
+
+STRANGE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = {
+    "a phase that there is not": (lambda progress, tensors: progress.update(phase=7), "phase 7 after"),
+    "no epoch": (lambda progress, tensors: progress["history"].clear(), "after 0 epochs"),
+    "without its best": (without_best, "the state to go on from is not of this network: 'best'"),
+    "of another network": (of_another_width, "the state to go on from is not of this network: "),
+}
+
+
+@pytest.mark.parametrize("change", list(STRANGE))
+def test_a_state_that_does_not_fit_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    state = interrupted(data, tmp_path, monkeypatch)
+    with safe_open(state, framework="pt") as file:
+        progress = json.loads(file.metadata()["progress"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  the file is no mapping
+    edit, said = STRANGE[change]
+    edit(progress, tensors)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, state, {"progress": json.dumps(progress)}
+    )
+    assert fit.main(arguments(data, tmp_path, "--resume")) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_resuming_what_is_finished_leaves_it_as_it_is(
     data: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.read_bytes() for path in uninterrupted.iterdir() if path.is_file()}
     assert fit.main([*arguments(data, uninterrupted.parent, "--resume")]) == 0
+    assert not capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in uninterrupted.iterdir() if path.is_file()} == before
 
 
-def test_resuming_what_was_never_begun_begins_it(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_resuming_what_was_never_begun_begins_it_and_says_so(
+    data: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fit.main(arguments(data, tmp_path, "--resume")) == 0
+    assert f"nothing to go on from in {tmp_path / 'cap'}: from the beginning" in capsys.readouterr().err
     assert_same(tmp_path / "cap", uninterrupted)

@@ -189,9 +189,12 @@ def test_two_categories_are_done_in_the_time_given_the_larger_with_more_of_it(
 
 
 def test_a_limit_that_is_over_before_it_begins_leaves_a_checkpoint_all_the_same(
-    data_folder: Path, tmp_path: Path
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(data_folder, tmp_path, "--max-hours", "1e-6") == 0
+    said = capsys.readouterr().err
+    for number in (1, 2):
+        assert f"Cap, phase {number}: no time for one step\ngive it more with: --max-hours" in said
     _, page = checkpoint.load(tmp_path / "cap")
     assert page.metrics and page.gains
     assert [(epoch.phase, epoch.steps) for epoch in page.history] == [(1, 0), (2, 0)]

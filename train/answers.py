@@ -15,7 +15,7 @@ import numpy as np
 
 from runtime import bundle, images
 from runtime.bundle import Category, Preprocess
-from runtime.errors import UserError
+from runtime.errors import UserError, with_example
 from runtime.predictor import Predictor, decide
 from runtime.terminal import Bar, progress
 from train import checkpoint, data, metrics
@@ -140,9 +140,10 @@ def opened(folder: Path) -> Iterator[Model]:
         with processes.joined() as device:
             yield _network(folder, device)
     else:
-        raise UserError(
-            f"neither {bundle.PAGE} nor {checkpoint.PAGE} in {folder}\n"
-            "try the example with: python -m train.evaluate examples/bundles/garment --data examples/clothing"
+        raise with_example(
+            f"neither {bundle.PAGE} nor {checkpoint.PAGE} in {folder}",
+            "python -m train.evaluate examples/bundles/garment --data examples/clothing",
+            "examples/clothing",
         )
 
 
@@ -150,7 +151,7 @@ def answers(model: Model, data_folder: Path, split: str, *, quiet: bool = False)
     """For each category that the model serves, its answers on a split of `data_folder`."""
     for category in model.categories:
         # Where the split was drawn and not given, another seed would score photos that were trained on.
-        seed = int(model.provenance.get("seed", 0))
+        seed = data.seed_of(model.provenance)
         trained = model.page.splits if model.page else None
         table = data.read_for(data_folder, [category], seed=seed, trained=trained)
         rows = table.rows(split)

@@ -42,6 +42,10 @@ VERSION = 1
 PAGE = "checkpoint.json"
 WEIGHTS = "model.safetensors"
 NEXT_WEIGHTS = "model.next.safetensors"
+# Of timm.create_model's: a page must not name files for it to open.
+BACKBONE_ARGS = {"act_layer", "pad_type"}
+# What calibration fits lies far within.
+LEAST_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +73,19 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         outputs = [attribute.output for attribute in self.attributes]
+        if not outputs or len(set(outputs)) != len(outputs):
+            raise ValueError("its attributes must be there, each with an output of its own")
+        if self.routes and not router_of(self.categories, self.routes):
+            raise ValueError(f"it routes by {self.routes.attribute!r}, which is no attribute of its")
+        if (self.preprocess.height, self.preprocess.width) != (self.preset.model.size, self.preset.model.size):
+            raise ValueError(f"its photos are not of its model's size, {self.preset.model.size} px")
+        if unknown := self.preset.model.backbone_args.keys() - BACKBONE_ARGS:
+            raise ValueError(f"its backbone takes an argument that none here does: {min(unknown)!r}")
         for output, temperature in self.temperatures.items():
             if output not in outputs:
                 raise ValueError(f"a temperature is for {output!r}, which is no output; have: {', '.join(outputs)}")
-            if temperature <= 0:
-                raise ValueError(f"the temperature of {output!r} must be more than 0, got {temperature}")
+            if not LEAST_TEMPERATURE <= temperature <= 1 / LEAST_TEMPERATURE:
+                raise ValueError(f"the temperature of {output!r} is no such: {temperature}")
 
     @property
     def name(self) -> str:
@@ -185,6 +197,8 @@ def read(folder: Path) -> Checkpoint:
                 f"{page} has version {version}, this one reads up to {VERSION}\n"
                 "upgrade with: pip install --upgrade facet-edge"
             )
+        if version < 1:
+            raise ValueError(f"version {version}")
         checkpoint = msgspec.json.decode(content, type=Checkpoint)
         if checkpoint.slug != slug_of(checkpoint.slug):
             raise UserError(f"{page} has a slug that is no folder name: {checkpoint.slug!r}")
@@ -283,5 +297,5 @@ def find(root: Path) -> dict[str, Path]:
         return {root.resolve().name: root}
     found = {page.parent.name: page.parent for page in sorted(root.glob(f"*/{PAGE}"))}
     if not found:
-        raise UserError(f"no checkpoint in {root}\ntrain one with: python -m train.fit --data examples/clothing")
+        raise UserError(f"no checkpoint in {root}\ntrain one with: python -m train.fit --data DIR")
     return found

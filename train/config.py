@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from runtime.bundle import LARGEST_SIDE
 from runtime.errors import UserError
 
 MISSING = -1
@@ -35,7 +36,7 @@ class ModelConfig:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        _check(self.size >= 8, f"size must be 8 pixels or more, got {self.size}")
+        _check(8 <= self.size <= LARGEST_SIDE, f"size must be 8 to {LARGEST_SIDE} pixels, got {self.size}")
         _check(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
 
 

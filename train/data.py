@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.bundle import Attribute, Category, Routes, slug_of
-from runtime.errors import UserError
+from runtime.bundle import RESERVED, Attribute, Category, Routes, slug_of
+from runtime.errors import UserError, with_example
 from runtime.listing import photo_of
 from train import splits
 from train.config import MISSING
@@ -29,8 +29,6 @@ VAL_SHARE = 0.15
 # Above this share of absent or unreadable photos something is wrong with the folder, not with the photos.
 MAX_LOST = 0.01
 LABELLED = "put them there, or take their rows out of train.csv"
-# The graph's own names: an attribute called so would have its output taken.
-RESERVED = frozenset({"images", "features"})
 LONGEST_NAME = 255
 
 
@@ -177,6 +175,14 @@ def refuse_unreadable(unreadable: Sequence[Path], total: int) -> None:
     _refuse_losses(unreadable, total, "photos are unreadable", LABELLED)
 
 
+def seed_of(provenance: Mapping[str, str]) -> int:
+    """The seed of the training that a model comes of, by which a split was drawn that train.csv does not give."""
+    seed = provenance.get("seed", "0")
+    if not seed.isdecimal():
+        raise UserError(f"the seed of the model's training is {seed!r}, no number: train it again")
+    return int(seed)
+
+
 def refuse_lost_targets(lost: Sequence[Path], total: int, how: str) -> None:
     """UserError when more than MAX_LOST of the photos of the target domain are lost."""
     _refuse_losses(lost, total, f"target photos are {how}", "take them out of what was named with: --target-photos")
@@ -192,7 +198,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not path.is_file():
-        raise UserError(f"no such file: {path}\ntry the example with: --data examples/clothing")
+        raise with_example(f"no such file: {path}", "--data examples/clothing", "examples/clothing")
     try:
         # Text throughout: an id keeps its zeros, a class named `None` or `1` stays what was typed.
         table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)

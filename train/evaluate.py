@@ -53,7 +53,12 @@ def evaluate(args: argparse.Namespace) -> int:
             scores = found.scores()
             if found.doubt and not answered:  # it is of the file, not of the category
                 note(found.doubt)
-            print_table(f"{found.category.name}, split {args.split}", metrics.COLUMNS, metrics.table(scores))
+            print_table(
+                f"{found.category.name}, split {args.split}",
+                metrics.COLUMNS,
+                metrics.table(scores),
+                below=[metrics.LEGEND],
+            )
             for path, reason, _ in found.lost:
                 note(f"left out, {reason}: {path}")
             left_out += len(found.lost)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -116,8 +117,10 @@ def fit(args: argparse.Namespace, started: float) -> int:
             run = training.train(table, chosen, options, device, limit_s=limit_s)
             resumed_s += run.resumed_s
             lost += len(table.absent) + len(run.unreadable)
-            if processes.rank() == 0:
+            if processes.rank() == 0 and not run.done_before:
                 _report(run, options)
+    there = "" if args.out == Path("checkpoints") else f" --checkpoints {shlex.quote(str(args.out))}"
+    note(f"make bundles of it with: python -m export.build{there}", quiet=args.quiet or processes.rank() > 0)
     return PARTLY_DONE if lost else DONE
 
 
@@ -150,11 +153,24 @@ def _report(run: Run, options: Options) -> None:
 
     table, page = run.table, checkpoint.read(options.folder)
     print_table(
-        f"{table.name}: {len(table.rows('val'))} validation photos", metrics.COLUMNS, metrics.table(page.metrics)
+        f"{table.name}: {len(table.rows('val'))} validation photos",
+        metrics.COLUMNS,
+        metrics.table(page.metrics),
+        below=[metrics.LEGEND],
     )
+    shifted = [attribute.output for attribute in page.attributes if any(attribute.offsets)]
     print_table(
-        "calibration, measured on photos that it was not fitted to", calibrate.COLUMNS, calibrate.table(page.gains)
+        "calibration, measured on photos that it was not fitted to",
+        calibrate.COLUMNS,
+        calibrate.table(page.gains),
+        below=[
+            calibrate.LEGEND,
+            f"temperatures kept: {len(page.temperatures)} of {len(page.attributes)}; "
+            f"decision offsets kept: {', '.join(shifted) or 'none, they help too little'}",
+        ],
     )
+    if metrics.mean_hm(page.metrics) <= metrics.mean_baseline_hm(page.metrics):
+        note(f"{table.name} does no better than always the commonest class: train it longer, or on more photos")
     scored = {(score.category, score.attribute) for score in page.metrics}
     for category, attribute in (key for key in table.keys if key not in scored):
         note(f"{attribute} of {category} has no label in split val: it was trained, and is scored nowhere")

@@ -23,10 +23,11 @@ def locked(folder: Path, work: str) -> Iterator[None]:
     Args:
         work: what the other is at, such as `training`.
     """
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    made = [each for each in (folder, *folder.parents) if not _exists(each)]
+    handle = -1
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
         patience = time.monotonic() + PATIENCE_S
         while not _lock(handle):
             if time.monotonic() > patience:
@@ -36,10 +37,18 @@ def locked(folder: Path, work: str) -> Iterator[None]:
             time.sleep(0.1)
         yield
     finally:
-        os.close(handle)
-        with suppress(OSError):
-            for empty in made:
+        if handle >= 0:
+            os.close(handle)
+        for empty in made:
+            with suppress(OSError):
                 empty.rmdir()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _lock(handle: int) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runtime.errors import UserError
 from train import batchnorm, memory, network, optimise, processes
 from train.best import BestEpoch, BestHeads
 from train.clock import Clock
@@ -20,7 +21,7 @@ from train.metrics import Score, mean_hm
 from train.network import FacetModel, Output
 from train.objective import Means, Objective
 from train.optimise import Average, Optimiser
-from train.resume import Progress, Saved, digest, quoted, unquoted
+from train.resume import FILE, Progress, Saved, digest, quoted, unquoted
 from train.run import Run
 
 # Photos from which BatchNorm takes its statistics.
@@ -74,7 +75,16 @@ class State:
         )
 
     def restore(self, saved: Saved) -> None:
-        """Go on from there."""
+        """Go on from there; UserError where that is the state of another network."""
+        try:
+            self._restore(saved)
+        except (KeyError, RuntimeError, TypeError, ValueError) as err:
+            said = str(err).splitlines()[0]
+            raise UserError(
+                f"the state to go on from is not of this network: {said}\nstart anew: remove {FILE} from its folder"
+            ) from None
+
+    def _restore(self, saved: Saved) -> None:
         self.run.model.load_state_dict(saved.tensors["model"])
         if self.averaged:
             self.averaged.model.load_state_dict(saved.tensors["averaged"])

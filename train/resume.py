@@ -14,6 +14,7 @@ import msgspec
 from runtime.bundle import replacing
 from runtime.errors import UserError
 from train.checkpoint import unwritable
+from train.config import PHASES
 from train.curves import Epoch
 from train.metrics import Score
 
@@ -42,6 +43,10 @@ class Progress:
     """Of the best epoch."""
     history: tuple[Epoch, ...]
     unreadable: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.phase not in PHASES or not self.history:
+            raise ValueError(f"phase {self.phase} after {len(self.history)} epochs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,8 @@ class Run:
     history: list[Epoch] = field(default_factory=list)
     resumed_s: float = 0.0
     """Spent before an interruption."""
+    done_before: bool = False
+    """This very training was finished when it was asked for."""
 
     def rows(self, phase: PhaseConfig) -> np.ndarray:
         """The rows that a phase trains on."""

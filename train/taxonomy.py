@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.bundle import Attribute, Category, slug_of
+from runtime.bundle import RESERVED, Attribute, Category, slug_of
 from runtime.errors import UserError
 
 SHIPPED = Path(__file__).resolve().parent / "taxonomies" / "visual_taxonomy.json"
@@ -47,8 +47,6 @@ def read(path: Path) -> tuple[Category, ...]:
 
 
 def _category(path: Path, read: _Category) -> Category:
-    from train.data import RESERVED
-
     names = [attribute.name for attribute in read.attributes]
     _check_names(path, f"attributes of {read.name!r}", names, least=1)
     if taken := sorted(RESERVED & set(names)):

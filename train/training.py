@@ -72,8 +72,11 @@ def train(
             {epoch.phase: epoch.seconds for epoch in before if epoch.phase in phases_of(options.phase)}.values()
         )
         if page:
+            run.done_before = True
             note(f"{table.name} is trained already: {options.folder}", quiet=options.quiet)
             return run
+        if options.resume and not saved:
+            note(f"nothing to go on from in {options.folder}: from the beginning", quiet=processes.rank() > 0)
         try:
             _go_through_phases(run, options, saved, None if ends is None else ends - run.resumed_s)
             with progress(f"{table.name}, calibration", 1, quiet=options.quiet) as bar:
@@ -82,6 +85,8 @@ def train(
         except KeyboardInterrupt:
             if (options.folder / resume.FILE).exists():
                 note(f"{options.folder} holds the last whole epoch: go on with --resume", quiet=options.quiet)
+            else:
+                note(f"no epoch of {table.name} was done yet: nothing of it is kept", quiet=options.quiet)
             raise
         return run
 
@@ -153,6 +158,11 @@ def _go_through_phases(run: Run, options: Options, saved: Saved | None, ends: fl
                     keep=lambda state: _keep(state, options, files),
                     # The last one leaves time for the evaluation of what it leaves.
                     evaluations=2 if number == numbers[-1] else 1,
+                )
+            if not run.history[-1].steps:
+                note(
+                    f"{run.table.name}, phase {number}: no time for one step\ngive it more with: --max-hours",
+                    quiet=processes.rank() > 0,
                 )
             saved = None
 
