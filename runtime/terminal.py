@@ -73,16 +73,16 @@ def print_table(
     if not console.is_terminal:
         console = Console(width=10_000)
     table = Table(title=title or None, title_justify="left")
-    # A line before and behind each column, and a blank on either side of its content: those give way to whole words.
-    if sum(map(_longest_word, zip(columns, *rows, strict=True))) + 3 * len(columns) + 1 > console.width:
-        table.padding = (0, 0)
-    for index, column in enumerate(columns):
+    # What steers a terminal, and what it cannot show, is no part of a table.
+    shown = [[_printable(cell, console.encoding) for cell in row] for row in rows]
+    widths, blanks = _fitted(list(zip(columns, *shown, strict=True)), console.width)
+    table.padding = (0, blanks)
+    for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
         numeric = rows and all(_is_number(row[index]) for row in rows)
-        # The first column names the row: it stays whole, the others wrap.
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
-    for row in rows:
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", width=width)
+    for row in shown:
         # Text, not str: a file name may hold brackets that rich would take for markup.
-        table.add_row(*(Text(_printable(cell, console.encoding)) for cell in row))
+        table.add_row(*map(Text, row))
     console.print(table)
     for line in below:
         console.print(Text(_printable(line, console.encoding)))
@@ -97,7 +97,29 @@ def note(message: str, *, quiet: bool = False) -> None:
 
 
 def _longest_word(column: Sequence[str]) -> int:
-    return max((len(word) for cell in column for word in cell.split()), default=0)
+    from rich.cells import cell_len
+
+    return max((cell_len(word) for cell in column for word in cell.split()), default=0)
+
+
+def _fitted(columns: Sequence[Sequence[str]], width: int) -> tuple[Sequence[int | None], int]:
+    """How wide each column is to be, and the blanks on either side of its content; None leaves it to rich, which
+    breaks words.
+
+    What gives way, in this order: lines of several words, the blanks, and the first column's lines, which name the row.
+    """
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in columns]
+    words = list(map(_longest_word, columns))
+    for least, blanks in (([widths[0], *words[1:]], 1), ([widths[0], *words[1:]], 0), (words, 0)):
+        room = width - (1 + 2 * blanks) * len(columns) - 1
+        if sum(least) <= room:
+            while sum(widths) > room:
+                wide = (index for index in range(len(widths)) if widths[index] > least[index])
+                widths[max(wide, key=lambda index: widths[index])] -= 1
+            return widths, blanks
+    return [None] * len(columns), 0
 
 
 def _printable(cell: str, encoding: str) -> str:
