@@ -92,7 +92,7 @@ def judge(
 
 
 def scored(answers: Answers, evidence: Evidence) -> dict[str, float]:
-    """The mean HM, and what of PyTorch's is lost, on the photos that have labels."""
+    """The mean HM, each attribute's, and what of PyTorch's mean is lost, on the photos that have labels."""
     import numpy as np
 
     from train import intervals, metrics
@@ -101,22 +101,29 @@ def scored(answers: Answers, evidence: Evidence) -> dict[str, float]:
     commonest = [0] * len(attributes)
     classes = [len(attribute.classes) for attribute in attributes]
 
-    def of(outputs: Answers) -> tuple[float, np.ndarray]:
+    def of(outputs: Answers) -> tuple[float, np.ndarray, dict[str, float]]:
         columns = [outputs[attribute.output] for attribute in attributes]
         decided_NL = np.stack(
             [fidelity.labels(column, attribute) for column, attribute in zip(columns, attributes, strict=True)], 1
         )
         found = metrics.scores(evidence.categories, columns, evidence.labels_NL, commonest)
         resampled_SL = intervals.resampled_hm(evidence.labels_NL, decided_NL, classes, groups_N=evidence.groups_N)
-        return metrics.mean_hm(found), _mean_hm(resampled_SL, evidence.categories)
+        each = {f"hm of {outputs_of[score.category, score.attribute]}": score.hm for score in found}
+        return metrics.mean_hm(found), _mean_hm(resampled_SL, evidence.categories), each
 
-    (mine, mine_S), (theirs, theirs_S) = of(answers), of(evidence.reference)
+    outputs_of = {
+        (category.name, attribute.name): attribute.output
+        for category in evidence.categories
+        for attribute in category.attributes
+    }
+    (mine, mine_S, each), (theirs, theirs_S, _) = of(answers), of(evidence.reference)
     known = int((evidence.labels_NL != MISSING).sum())
     return {
         "hm": mine,
         "hm_lost": theirs - mine,
         "hm_lost_bound": float(np.nanquantile(theirs_S - mine_S, 0.95)) if known else 0.0,
         "labels": float(known),
+        **each,
     }
 
 

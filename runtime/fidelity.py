@@ -115,7 +115,7 @@ def compared(
 
 
 def differences(answers: Answers, reference: Answers, attributes: Sequence[Attribute]) -> dict[str, float]:
-    """How far probabilities and labels are from the reference's.
+    """How far probabilities and labels are from the reference's: over all attributes, the labels also for each.
 
     `nrmse`, the root mean square error normalised by the standard deviation over photos, is left out where the
     photos' own answers are as good as the same.
@@ -130,6 +130,10 @@ def differences(answers: Answers, reference: Answers, attributes: Sequence[Attri
         "probability_difference": float(max(gap.max() for gap in gaps)),
         "agreement": float(np.mean(stayed)),
         "changed": float(np.sum(~stayed)),
+    }
+    figures |= {
+        f"agreement of {attribute.output}": float(np.mean(same))
+        for attribute, same in zip(attributes, agreeing, strict=True)
     }
     spread = _rms([wanted - wanted.mean(0) for _, _, wanted in pairs])
     if spread >= SAME:

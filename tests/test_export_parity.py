@@ -44,7 +44,8 @@ def test_the_honest_graph_passes_with_the_figures_of_its_accuracy(path: Path, se
     assert (verdict.engine, verdict.hint, verdict.state) == (cpu_engine, HINTS[cpu_engine], "passed"), verdict.reason
     # Two attributes of 37 photos, whose labels are PyTorch's own.
     assert verdict.figures["labels"] == 74
-    assert verdict.figures["hm"] == 1
+    assert verdict.figures["hm"] == verdict.figures["hm of colour"] == verdict.figures["hm of lining"] == 1
+    assert verdict.figures["agreement of colour"] == verdict.figures["agreement of lining"] == 1
     assert (verdict.figures["hm_lost"], verdict.figures["hm_lost_bound"]) == (0, 0)
     assert verdict.figures["hm_limit"] == 0.005
 
