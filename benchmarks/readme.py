@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FIXED = ("image", "category", "category_confidence", "routed_from", "status", "error")
 SHOWN_PHOTOS = 6
+WAYS = ("as exported", "all rewrites", "int8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +42,7 @@ def rendered(readme: str) -> str:
         "recipes": recipes,
         "ablation": ablation,
         "speed": speed,
+        "graphs": graphs,
     }
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -105,6 +107,23 @@ def speed() -> str:
         for name, record in latest.items()
     ]
     return _table(("model", "artifact", "predict, images/s", "reference's way", "ratio", "machine", "figures"), lines)
+
+
+def graphs() -> str:
+    """What the exact rewrites give, and what int8 gives beside them, by the latest run of benchmarks.graphs."""
+    path = sorted(RESULTS.glob("graphs_*_????-??-??.json"))[-1]
+    lines = []
+    for name, network in json.loads(path.read_text())["networks"].items():
+        for way in network["ways"]:
+            if way["what"] not in WAYS:
+                continue
+            low, high = way["ratio_range"]
+            ratio = f"**{way['ratio']:.2f}x** [{low:.2f}, {high:.2f}] {way['beside']}" if low < high else ""
+            called = " ".join(filter(None, (way["engine"], way["hint"])))
+            lines.append(f"| {name} | {called} | {way['what']} | {way['images_per_s']:.1f} | {ratio} |")
+    return _table(("network", "engine", "graph", "images/s", "times as fast as"), lines) + (
+        f"\n[file](benchmarks/results/{path.name})\n"
+    )
 
 
 def _study() -> dict[str, Any]:
