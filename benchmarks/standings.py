@@ -50,9 +50,7 @@ DIFFERENCES = {
 ABLATION = (
     ("rows with every label alone → every row, masked", "by eye", Answers("complete rows", "offset"), DEFAULT),
     ("without the MMD term → with it", GARMENT, Answers("no MMD", "offset"), DEFAULT),
-    ("without the MMD term → with it", "by eye", Answers("no MMD", "offset"), DEFAULT),
     ("phase 1 → phases 1 and 2", GARMENT, Answers("phase 1 alone", "offset"), DEFAULT),
-    ("phase 1 → phases 1 and 2", "by eye", Answers("phase 1 alone", "offset"), DEFAULT),
     ("without decision offsets → with them", GARMENT, PLAIN, DEFAULT),
     ("without decision offsets → with them", "by eye", PLAIN, DEFAULT),
     ("a model a category → one joint model", "by eye", DEFAULT, Answers("joint", "offset")),

@@ -23,8 +23,9 @@ from benchmarks.works import WORKS, Work
 from export.artifacts import GRAPH_ENGINES
 from export.parity import LIMITS
 from runtime import bundle, images, pipeline, table
+from runtime.bundle import Preprocess
+from runtime.fidelity import batch_of
 from runtime.fleet import Fleet
-from runtime.predict import BATCH
 from runtime.predictor import Predictor, choose
 
 # The gate's floor for int8 on equal pixels. The two whole ways differ in their pixels too and are held to it all the
@@ -93,7 +94,7 @@ def test_predict_beside_the_reference_way(
         artifact=artifact.file,
         chosen_by_auto=predictor.choice == choose(predictor.bundle, engine="auto", precision=None),
         photos=len(work.paths),
-        batch=BATCH,
+        batch=batch_for(predictor.bundle.preprocess),
         ours_s=tuple(ours_s),
         theirs_s=tuple(theirs_s),
         same_pixels=same_pixels,
@@ -110,8 +111,13 @@ def predict(fleet: Fleet, folder: Path, out: Path) -> None:
     """What `python -m runtime.predict` does once its network is loaded."""
     photos = images.find([folder])
     with table.csv_file(out, fleet.attributes) as write:
-        for row in pipeline.rows(photos, fleet, batch=BATCH, workers=os.cpu_count() or 1):
+        for row in pipeline.rows(photos, fleet, batch=min(map(batch_for, fleet.specs)), workers=os.cpu_count() or 1):
             write(row)
+
+
+def batch_for(spec: Preprocess) -> int:
+    """Photos at a time, as predict takes them."""
+    return batch_of(spec.height, spec.width)
 
 
 def passed(work: Work, engine: str, precision: str | None) -> bool:
@@ -125,8 +131,9 @@ def passed(work: Work, engine: str, precision: str | None) -> bool:
 
 def answers(predictor: Predictor, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
     """The artifact's outputs [N, K] by name, computed in batches of the size that is timed."""
-    starts = range(0, len(photos_NHWC), BATCH)
-    parts = [predictor.probabilities(photos_NHWC[start : start + BATCH]) for start in starts]
+    size = batch_for(predictor.bundle.preprocess)
+    starts = range(0, len(photos_NHWC), size)
+    parts = [predictor.probabilities(photos_NHWC[start : start + size]) for start in starts]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

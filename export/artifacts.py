@@ -18,6 +18,7 @@ from export.plan import made_from, plan_from_onnx
 from runtime.bundle import Artifact, Precision, Profile, Verdict, sha256_of
 from runtime.engines import ENGINES
 from runtime.errors import UserError
+from runtime.fidelity import hints
 
 if TYPE_CHECKING:
     import onnx
@@ -76,15 +77,9 @@ class Made:
     def falls_short(self) -> bool:
         """Whether an engine refused it in its own way of computing; one that is only tried beside that may be."""
         return any(
-            one.state == "refused" and one.hint == parity.hints(one.engine, self.artifact.precision)[0]
+            one.state == "refused" and one.hint == hints(one.engine, self.artifact.precision)[0]
             for one in self.artifact.verdicts
         )
-
-    @property
-    def refused(self) -> bool:
-        """No engine may serve it: it stays out of the bundle."""
-        states = {verdict.state for verdict in self.artifact.verdicts}
-        return "refused" in states and "passed" not in states
 
 
 def jobs(precisions: Sequence[Precision], plans: Sequence[tuple[str, str]]) -> list[Job]:
@@ -121,15 +116,27 @@ def make(
     for job in wanted:
         if job.library:
             source = graphs[job.precision]
-            if not source.refused:  # what no engine here may serve is no source for a plan, which nothing could judge
+            if (
+                not source.artifact.refused
+            ):  # what no engine here may serve is no source for a plan, which nothing could judge
                 yield job, _plan(job, source, photos, scratch, terms)
             continue
+        tried: list[Made] = []
         for candidate in _candidates(job.precision, full, photos, tell):
-            made = _graph(job.precision, candidate, photos, scratch, terms)
-            if not made.falls_short:
+            path = scratch / f"{job.precision}.{len(tried)}.onnx"
+            tried.append(_graph(job.precision, candidate, photos, path, terms))
+            if not tried[-1].falls_short:
                 break
-        graphs[job.precision] = made
-        yield job, made
+        graphs[job.precision] = best(tried)
+        yield job, graphs[job.precision]
+
+
+def best(tried: Sequence[Made]) -> Made:
+    """The last, where it falls short nowhere; else the first that some engine passed, which has most of its precision
+    left; else the last."""
+    if not tried[-1].falls_short:
+        return tried[-1]
+    return next((made for made in tried if not made.artifact.refused), tried[-1])
 
 
 def _check(full: onnx.ModelProto, photos: Photos, scratch: Path) -> None:
@@ -146,7 +153,7 @@ def _check(full: onnx.ModelProto, photos: Photos, scratch: Path) -> None:
     if verdict.state == "refused":
         raise UserError(
             f"the exported graph is not the trained network: {verdict.reason}\n"
-            "see on which engine, with: python -m export.build --precision fp32"
+            "see on which engine, with the same command and: --precision fp32"
         )
 
 
@@ -175,9 +182,14 @@ def _candidates(
     tell("int8: gate")
     yield Candidate(quantised, _float_names(quantised))
     tensors = sensitivity.quantised_tensors(quantised)
-    tell(f"int8: the cost of {len(tensors)} tensors, one by one")
     sample_NHWC = photos.evidence.few(RANKING_PHOTOS).photos_NHWC
-    ranked = sensitivity.costs(full, quantised, sample_NHWC, limit_s=RANKING_LIMIT_S)
+    ranked = sensitivity.costs(
+        full,
+        quantised,
+        sample_NHWC,
+        limit_s=RANKING_LIMIT_S,
+        advance=lambda done, left_s: tell(f"int8: what {done} of {len(tensors)} tensors cost, {left_s:.0f} s left"),
+    )
     back = 1
     # Those that the time for ranking did not reach stay as they are.
     while back <= min(len(ranked), MOST_PUT_BACK * len(tensors)):
@@ -192,15 +204,14 @@ def _float_names(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(node.name for node in sensitivity.float_layers(model))
 
 
-def _graph(precision_: Precision, candidate: Candidate, photos: Photos, scratch: Path, terms: Terms) -> Made:
+def _graph(precision_: Precision, candidate: Candidate, photos: Photos, path: Path, terms: Terms) -> Made:
     import onnx
 
-    path = scratch / f"{precision_}.onnx"
     onnx.save(candidate.model, path)
     verdicts = (
         parity.judge(path, precision_, name, hint, photos.evidence, accuracy=terms.accuracy)
         for name in terms.engines
-        for hint in parity.hints(name, precision_)
+        for hint in hints(name, precision_)
     )
     return _made(
         path,
@@ -218,8 +229,16 @@ def _plan(job: Job, source: Made, photos: Photos, scratch: Path, terms: Terms) -
         source.path, path, package=ENGINES[job.library].package, target=job.target or None, profile=terms.profile
     )
     verdicts = (
-        parity.judge(path, job.precision, job.library, hint, photos.evidence, accuracy=terms.accuracy)
-        for hint in parity.hints(job.library, job.precision)
+        parity.judge(
+            path,
+            job.precision,
+            job.library,
+            hint,
+            photos.evidence,
+            accuracy=terms.accuracy,
+            batch=plan.profile.max_batch,
+        )
+        for hint in hints(job.library, job.precision)
     )
     return _made(
         path,

@@ -8,6 +8,7 @@ python -m export.build --precision fp16
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,6 @@ from export import table
 from export.engine import add_batch, profile_of
 from export.plan import RTX_TARGETS
 from runtime import bundle
-from runtime.bundle import Precision
 from runtime.engines import ENGINES, require
 from runtime.engines.cuda import why_no_gpu
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 EXAMPLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "examples" / "checkpoints"
 EXAMPLE_DATA = Path(__file__).resolve().parent.parent / "examples" / "clothing"
+OUT = Path("bundles")
 # Ada: the generation of the RTX and L4 cards that are commonest at the edge today.
 DEFAULT_TARGET = "sm89"
 # What answers more as PyTorch does, where the gate refuses a precision.
-CLOSER: dict[Precision, Precision] = {"int8": "fp16", "fp16": "fp32"}
+CLOSER = {"int8": "fp16", "fp16": "fp32"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         "--target",
         nargs="+",
         metavar="SM",
-        help=f"GPUs to build TensorRT-RTX plans for (default: {DEFAULT_TARGET} where tensorrt-rtx is installed)",
+        help=f"GPUs to build TensorRT-RTX plans for (default: {DEFAULT_TARGET} for fp16, where that library is)",
     )
     add_batch(parser)
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="default: checkpoints/, else the shipped one")
@@ -85,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="POINTS",
         help="of the mean HM that an artifact may lose, where labels are enough to tell (default: 0.5)",
     )
-    parser.add_argument("--out", type=Path, default=Path("bundles"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
     return parser
 
@@ -96,13 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build(args: argparse.Namespace) -> int:
-    from export import memory, offers
+    from export import commit, memory, offers
     from train import checkpoint
 
     memory.give_back_freed()
     wanted = serving(args)
     root = args.checkpoints or default_checkpoints(args.quiet)
-    refused: dict[Precision, list[str]] = {}
+    refused: dict[str, list[str]] = {}
     for folder, slugs in offers.asked(root, args.category, split=args.split).items():
         page = checkpoint.read(folder)
         pages = checkpoint.pages(page) if args.split else [page]
@@ -115,17 +116,28 @@ def build(args: argparse.Namespace) -> int:
             by_slug = {piece.slug: model for model, piece in models}
         for each in orders:
             if each.done:
-                table.show(each.page, each.standing.values())
+                commit.tidy(each.into)
+                table.show(each.page.name, each.standing.values())
                 note(f"unchanged: {each.into}", quiet=args.quiet)
             else:
                 for artifact in build_one(by_slug[each.page.slug], each, wanted.terms, args):
-                    refused.setdefault(artifact.precision, []).append(each.page.slug)
-    for precision, slugs in refused.items():
-        note(f"{precision} was refused by the gate for {', '.join(dict.fromkeys(slugs))}, and is served by nothing")
-        if closer := CLOSER.get(precision):
-            named = " ".join(dict.fromkeys(slugs))
-            note(f"closer to the network is: python -m export.build --precision {closer} --category {named}")
+                    refused.setdefault(table.called(artifact), []).append(each.page.slug)
+    for what, slugs in refused.items():
+        named = list(dict.fromkeys(slugs))
+        note(f"{what} was refused by the gate for: {', '.join(named)}")
+        if closer := CLOSER.get(what):
+            note(f"closer to the network is: {again(args, closer, named)}")
     return PARTLY_DONE if refused else DONE
+
+
+def again(args: argparse.Namespace, precision: str, slugs: Sequence[str]) -> str:
+    """The command that builds these bundles of the same checkpoints at another precision."""
+    words = ["python", "-m", "export.build", "--precision", precision, "--category", *slugs]
+    words += ["--split"] if args.split else []
+    for option, given in (("--checkpoints", args.checkpoints), ("--data", args.data)):
+        words += [option, str(given)] if given else []
+    words += [] if args.out == OUT else ["--out", str(args.out)]
+    return shlex.join(words)
 
 
 class Serving(NamedTuple):
@@ -214,17 +226,22 @@ def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Name
             made.append(result if job.library else result.marked(asked.digests[job]))
             advance(1)
         advance.tell("")
-        kept = [result for result in made if not result.refused]
+        kept = [result for result in made if not result.artifact.refused]
         commit.commit(asked.into, page, photos, kept)
     table.show(
-        page, [*asked.standing.values(), *(result.artifact for result in made)], len(photos.evidence.photos_NHWC)
+        page.name, [*asked.standing.values(), *(result.artifact for result in made)], len(photos.evidence.photos_NHWC)
     )
     if kept:
         note(f"bundle: {asked.into}", quiet=args.quiet)
     else:
         stands = (asked.into / bundle.PAGE).exists()
         note(f"nothing passed the gate: {f'{asked.into} is as it was' if stands else f'no bundle in {asked.into}'}")
-    return [result.artifact for result in made if result.refused]
+    refused = [result.artifact for result in made if result.artifact.refused]
+    earlier = bundle.load(asked.into).artifacts if refused and (asked.into / bundle.PAGE).exists() else ()
+    for artifact in refused:
+        if any(commit.kind(artifact) == commit.kind(one) for one in earlier):
+            note(f"{asked.into} keeps the {table.called(artifact)} of an earlier build, which passed")
+    return refused
 
 
 def plan_targets(asked: Sequence[str] | None, precisions: Sequence[str], engines: Sequence[str] | None) -> list[str]:

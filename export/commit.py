@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export import artifacts, evidence, graph, parity
+from export import artifacts, evidence, graph
 from runtime import __version__, bundle
 from runtime.bundle import Artifact, Bundle, Category, Golden, GoldenPhoto
 from runtime.errors import UserError
+from runtime.locks import locked
 from runtime.terminal import note
-from train.locks import locked
+from train.config import MISSING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,17 @@ def scratch(folder: Path) -> Iterator[Path]:
             with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as made:
                 yield Path(made)
     except OSError as err:
+        if err.errno is None:  # not of a file
+            raise
         raise UserError(f"cannot write in {folder}: {err.strerror}\nchoose another folder with: --out DIR") from err
+
+
+def tidy(folder: Path) -> None:
+    """What a killed build left in a bundle to which nothing is added, gone."""
+    if any(folder.glob(f"{SCRATCH}*")) or bundle.strays(folder, bundle.load(folder)):
+        with scratch(folder):
+            for path in bundle.strays(folder, bundle.load(folder)):
+                path.unlink()
 
 
 def commit(folder: Path, page: Checkpoint, photos: evidence.Photos, made: Sequence[artifacts.Made]) -> None:
@@ -73,19 +84,29 @@ def _earlier(folder: Path, page: Checkpoint, made: Sequence[Artifact]) -> list[A
     if not (folder / bundle.PAGE).exists():
         return []
     try:
-        before = bundle.verify(folder)
-    except UserError:
-        return []  # what does not verify is replaced whole
+        before = bundle.load(folder)
+    except UserError as err:
+        note(f"{str(err).splitlines()[0]}: it is replaced whole")
+        return []
     if before.provenance.get("identity") != page.identity:
         if _taxonomy(before.categories) != _taxonomy(page.categories):
             had = "; ".join(f"{one.name}: {', '.join(a.name for a in one.attributes)}" for one in before.categories)
             note(f"{folder} had other attributes or classes ({had}): it is replaced whole")
         return []
-    again = {_kind(artifact) for artifact in made}
-    return [kept for kept in before.artifacts if _kind(kept) not in again]
+    again = {kind(artifact) for artifact in made}
+    return [kept for kept in before.artifacts if kind(kept) not in again and _is_whole(folder, kept)]
 
 
-def _kind(artifact: Artifact) -> tuple[str, ...]:
+def _is_whole(folder: Path, artifact: Artifact) -> bool:
+    try:
+        bundle.checked_file(folder, artifact.file, artifact.sha256)
+    except UserError as err:
+        note(f"{str(err).splitlines()[0]}: it is left out")
+        return False
+    return True
+
+
+def kind(artifact: Artifact) -> tuple[str, ...]:
     """What a bundle holds one of: a graph of a precision, whichever engines judged it, or a plan of a library's."""
     is_graph = artifact.file.endswith(".onnx")
     return (artifact.precision, artifact.target, *(() if is_graph else artifact.engines))
@@ -102,7 +123,7 @@ def _golden(folder: Path, photos: evidence.Photos) -> Golden:
     a level or two, which is more than the gate allows to float32.
     """
     seen = photos.evidence
-    rows = parity.golden_rows(seen.labels_NL, photos.table.kinds_N[photos.gate_rows], GOLDEN_PHOTOS)
+    rows = golden_rows(seen.labels_NL, photos.table.kinds_N[photos.gate_rows], GOLDEN_PHOTOS)
     named: list[GoldenPhoto] = []
     for row in rows:
         content = _png(seen.photos_NHWC[row])
@@ -118,6 +139,22 @@ def _golden(folder: Path, photos: evidence.Photos) -> Golden:
             if name != graph.FEATURES
         },
     )
+
+
+def golden_rows(labels_NL: np.ndarray, kinds_N: np.ndarray, count: int) -> Sequence[int]:
+    """Rows for golden photos: greedily those of a category not shown yet, and that show the most labels so."""
+    seen: set[tuple[int, int]] = set()
+    kinds: set[int] = set()
+    chosen: list[int] = []
+    left = dict.fromkeys(range(len(labels_NL)))
+    while left and len(chosen) < count:
+        shown = {row: {(i, int(v)) for i, v in enumerate(labels_NL[row]) if v != MISSING} for row in left}
+        best = max(left, key=lambda row: (kinds_N[row] not in kinds, len(shown[row] - seen), -row))
+        seen |= shown[best]
+        kinds.add(kinds_N[best])
+        chosen.append(best)
+        del left[best]
+    return chosen
 
 
 def _png(image_HWC: np.ndarray) -> bytes:

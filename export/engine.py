@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from runtime.bundle import Artifact, Bundle, Profile, Verdict, checked_file, fin
 from runtime.engines import ENGINES
 from runtime.engines.cuda import gpu_here, why_no_gpu
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.locks import locked
 from runtime.terminal import note, positive, print_table, progress
 
 COLUMNS = ("plan", "MB", "seconds", "tensors of the parsed network", "verdict")
@@ -204,7 +206,9 @@ def checked_page(folder: Path) -> Bundle:
 def source(folder: Path, page: Bundle, precision: str) -> Artifact:
     """The bundle's graph of that precision, its file checked; UserError where there is none to be trusted."""
     graphs = {artifact.precision: artifact for artifact in page.artifacts if artifact.file.endswith(".onnx")}
-    command = f"python -m export.build --category {page.slug} --precision {precision} --out {folder.parent}"
+    command = shlex.join(
+        ["python", "-m", "export.build", "--category", page.slug, "--precision", precision, "--out", str(folder.parent)]
+    )
     if precision not in graphs:
         raise UserError(
             f"{folder} has no {precision} graph to build a plan from; it has: {', '.join(graphs) or 'none'}\n"
@@ -264,7 +268,8 @@ def build_one(job: Job, *, log_folder: Path | None, quiet: bool) -> tuple[Plan, 
                 log_path=log_path,
                 on_progress=advance,
             )
-        return plan, committed(job, plan)
+        with locked(job.folder, "build"):
+            return plan, committed(job, plan)
     except OSError as err:
         raise UserError(
             f"cannot write {err.filename or job.folder}: {err.strerror}; {job.folder} is as it was\n"

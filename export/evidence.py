@@ -70,8 +70,9 @@ def gather(
     if elsewhere:
         to_calibrate = _photos_of(elsewhere, calibration)
     else:
+        # In the order in which they were chosen: what takes only the first of them sees every category and class.
         to_calibrate = [table.paths[row] for row in readable(covering(table, "train", calibration))]
-    gate_rows = readable(covering(table, "val", gate))
+    gate_rows = np.sort(readable(covering(table, "val", gate)))
     photos_NHWC = np.stack(list(OnDisk([table.paths[row] for row in gate_rows], page.preprocess)))
     return Photos(
         table=table,
@@ -103,7 +104,7 @@ def reference(model: FacetModel, page: Checkpoint, photos_NHWC: np.ndarray) -> d
 
 
 def covering(table: Table, split: str, count: int) -> np.ndarray:
-    """At most `count` rows of a split, in order, that show every class that so many can show.
+    """At most `count` rows of a split that show every class that so many can show, and the first of them most.
 
     The classes take turns, the rarest first, each with its next row that is not taken; and each category's classes
     among those of the others, so that none is left without.
@@ -127,7 +128,7 @@ def covering(table: Table, split: str, count: int) -> np.ndarray:
                 taken[row] = None
                 left.append(turn)
         turns = left
-    return np.sort(np.array(list(taken), dtype=np.int64))
+    return np.array(list(taken), dtype=np.int64)
 
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:

@@ -26,11 +26,12 @@ def asked(root: Path, names: Sequence[str], *, split: bool) -> dict[Path, list[s
     found = checkpoint.find(root)
     wanted = [slug_of(name) for name in names]
     # What a checkpoint offers when it is split is in its page; else a page that nobody asked for need not be whole.
-    opened = found if split or not wanted else {slug: found[slug] for slug in wanted if slug in found}
+    whole = split or not wanted or not set(wanted) <= set(found)
+    opened = found if whole else {slug: found[slug] for slug in wanted}
     offers = [offer for called, folder in opened.items() for offer in _offers(called, folder, split=split)]
     have = [offer.called for offer in offers] if split else list(found)
     for slug in wanted:
-        if slug not in have:
+        if slug not in have and slug not in {offer.slug for offer in offers}:
             if joint := next((folder for folder in found.values() if _is_joint_with(folder, slug)), None):
                 raise UserError(
                     f"{slug!r} is one of the categories of {joint}, a joint checkpoint: one bundle for all\n"
@@ -40,7 +41,7 @@ def asked(root: Path, names: Sequence[str], *, split: bool) -> dict[Path, list[s
     made: dict[Path, list[str]] = {}
     by_slug: dict[str, Path] = {}
     for offer in offers:
-        if wanted and offer.called not in wanted:
+        if wanted and not {offer.called, offer.slug} & set(wanted):
             continue
         if (other := by_slug.setdefault(offer.slug, offer.folder)) != offer.folder:
             raise UserError(

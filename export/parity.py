@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING
 
 from runtime import fidelity
 from runtime.bundle import Attribute, Category, Verdict
-from runtime.fidelity import LIMITS, Answers
+from runtime.fidelity import ENOUGH_LABELS, LIMITS, Answers
 from train.config import MISSING
 
 if TYPE_CHECKING:
     import numpy as np
-
-# Labels of all attributes together from which on accuracy is judged: with fewer, chance alone moves it by points.
-ENOUGH_LABELS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +65,21 @@ class Evidence:
         )
 
 
-def hints(engine: str, precision: str) -> tuple[str, ...]:
-    """The ways in which an engine is tried, the first its own: an artifact is to pass in that one."""
-    if engine == "openvino":
-        # It would choose bfloat16 by itself where the processor has it: float32 gives every machine the same digits,
-        # and bfloat16 between int8 layers is faster, at little cost beside that of int8.
-        return ("f32", "bf16") if precision == "int8" else ("f32",)
-    return ("", "float") if engine == "onnxruntime" and precision == "int8" else ("",)
-
-
 def judge(
-    path: Path, precision: str, engine: str, hint: str, evidence: Evidence, *, accuracy: Accuracy = ACCURACY
+    path: Path,
+    precision: str,
+    engine: str,
+    hint: str,
+    evidence: Evidence,
+    *,
+    accuracy: Accuracy = ACCURACY,
+    batch: int = 0,
 ) -> Verdict:
-    """The gate's verdict on one artifact on one engine; `unrun` where the engine or its device is not here."""
+    """The gate's verdict on one artifact on one engine; `unrun` where it cannot be tried here.
+
+    Args:
+        batch: the largest that will be served; by default what predict takes.
+    """
 
     def measured(answers: Answers) -> tuple[dict[str, float], str]:
         figures, reason = fidelity.compared(answers, evidence.reference, evidence.attributes, LIMITS[precision])
@@ -88,7 +87,7 @@ def judge(
             figures |= scored(answers, evidence) | {"hm_limit": accuracy.lost}
         return figures, reason or complaint(figures, accuracy)
 
-    return fidelity.judge(path, precision, engine, hint, evidence.photos_NHWC, measured)
+    return fidelity.judge(path, precision, engine, hint, evidence.photos_NHWC, measured, batch=batch)
 
 
 def scored(answers: Answers, evidence: Evidence) -> dict[str, float]:
@@ -138,22 +137,6 @@ def complaint(figures: Mapping[str, float], accuracy: Accuracy) -> str:
         if figures[name] > limit:
             return f"{words} {100 * figures[name]:.2f} points, limit {100 * limit:g}"
     return ""
-
-
-def golden_rows(labels_NL: np.ndarray, kinds_N: np.ndarray, count: int) -> Sequence[int]:
-    """Rows for golden photos: greedily those of a category not shown yet, and that show the most labels so."""
-    seen: set[tuple[int, int]] = set()
-    kinds: set[int] = set()
-    chosen: list[int] = []
-    left = dict.fromkeys(range(len(labels_NL)))
-    while left and len(chosen) < count:
-        shown = {row: {(i, int(v)) for i, v in enumerate(labels_NL[row]) if v != MISSING} for row in left}
-        best = max(left, key=lambda row: (kinds_N[row] not in kinds, len(shown[row] - seen), -row))
-        seen |= shown[best]
-        kinds.add(kinds_N[best])
-        chosen.append(best)
-        del left[best]
-    return chosen
 
 
 def _mean_hm(hms_SL: np.ndarray, categories: Sequence[Category]) -> np.ndarray:

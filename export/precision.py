@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.graph import INPUT, checked
 from export.ranges import PhotoSet, largest
+from export.rewrite import attribute
 from export.work import multiplications
 from runtime.errors import UserError
 
@@ -75,14 +76,6 @@ def to_fp16(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
             node.input[position] = at(tensor, goes_half)
         nodes.append(node)
         is_half |= {tensor: goes_half for tensor in node.output if tensor in float_tensors}
-    for output in graph.output:
-        if is_half[output.name]:
-            maker = next(node for node in nodes if output.name in node.output)
-            inner = f"{output.name}.half"
-            maker.output[list(maker.output).index(output.name)] = inner
-            for node in nodes:
-                node.input[:] = [inner if tensor == output.name else tensor for tensor in node.input]
-            nodes.append(onnx.helper.make_node("Cast", [inner], [output.name], name=f"cast/{output.name}", to=FLOAT))
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
@@ -94,12 +87,14 @@ def to_int8(
 ) -> onnx.ModelProto:
     """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other.
 
-    In float32 stay the heads, and in a network of layer norms, which compute in float, all but its matrix products:
-    every block comes back to float anyway, so that a depthwise convolution or a sum would be quantised for itself
-    alone; its few other convolutions are a fiftieth of the work, and OpenVINO 2026.4 answers wrongly where they are
-    int8 and the sums beside them are not. Convolutions with their batch norms folded in hand int8 on from one to the
-    next, and with it their errors: there each layer's bias is corrected by what is left of the error after those
-    before it (Nagel et al., 2019), which halves it, and not by its own alone.
+    In float32 stay the heads, and in a network of layer norms, which compute in float, all but its matrix products,
+    be they written as such or as convolutions of single positions: every block comes back to float anyway, so that a
+    depthwise convolution or a sum would be quantised for itself alone; its few other convolutions are a fiftieth of
+    the work, and OpenVINO 2026.4 answers wrongly where they are int8 and the sums beside them are not.
+
+    Convolutions with their batch norms folded in hand int8 on from one to the next, and with it their errors: there
+    each layer's bias is corrected by what is left of the error after those before it (Nagel et al., 2019), which
+    halves it, and not by its own alone.
 
     Args:
         advance: called before each photo that goes through the network: how many that will be only the library knows.
@@ -117,7 +112,8 @@ def to_int8(
 
     behind = _behind(model)
     layer_norms = any(node.op_type == "LayerNormalization" and node.name not in behind for node in model.graph.node)
-    others = [node.name for node in model.graph.node if layer_norms and node.op_type not in PRODUCTS]
+    products = _products(model)
+    others = [node.name for node in model.graph.node if layer_norms and node.name not in products]
     arguments = {
         "preset": nncf.QuantizationPreset.PERFORMANCE,
         "subset_size": len(photos),
@@ -130,6 +126,8 @@ def to_int8(
         quantised = nncf.quantize(model, nncf.Dataset(photos, feed), **(arguments | changes))
     sign(quantised)
     unite_scales(quantised)
+    if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
+        raise UserError("int8 finds no layer of this network that it could take\nbuild it with: --precision fp16")
     return checked(quantised)
 
 
@@ -178,6 +176,17 @@ def unite_scales(model: onnx.ModelProto) -> None:
             if values.ndim:
                 tensors[scale].CopyFrom(numpy_helper.from_array(np.array(values.max(), np.float32), scale))
                 tensors[zero_point].CopyFrom(numpy_helper.from_array(np.array(0, np.int8), zero_point))
+
+
+def _products(model: onnx.ModelProto) -> set[str]:
+    """The nodes that multiply each position's channels by one matrix."""
+    kernels = {tensor.name: list(tensor.dims)[2:] for tensor in model.graph.initializer}
+
+    def multiplies(node: onnx.NodeProto) -> bool:
+        pointwise = node.op_type == "Conv" and set(kernels.get(node.input[1], ())) == {1}
+        return node.op_type in PRODUCTS or (pointwise and attribute(node, "group", 1) == 1)
+
+    return {node.name for node in model.graph.node if multiplies(node)}
 
 
 def _behind(model: onnx.ModelProto) -> list[str]:

@@ -90,7 +90,10 @@ class _Graph:
         dtype = numpy_helper.to_array(self.constants[like]).dtype
         before = node.input[position] if position < len(node.input) else ""
         kind = "bias" if position == 2 else "weight" if node.op_type in LINEAR else "constant"
-        name = before if before and self.private(before) else f"{node.name}/{kind}"
+        own = bool(before) and self.private(before)
+        name = before if own else f"{node.name}/{kind}"
+        while name in self.constants and not own:  # a weight that several share has the name of its first reader
+            name += "/own"
         made = numpy_helper.from_array(value.astype(dtype), name)
         if name in self.constants:
             self.constants[name].CopyFrom(made)

@@ -40,26 +40,31 @@ def costs(
     photos_NHWC: np.ndarray,
     *,
     limit_s: float,
-    advance: Callable[[float], None] = lambda amount: None,
+    advance: Callable[[int, float], None] = lambda done, left_s: None,
 ) -> list[Cost]:
     """The tensors and their costs, the dearest first; those that the time did not reach are left out.
 
     Each is measured at the outputs, in a graph of its own in which it alone is quantised (the sensitivity of Wu et al.,
     2020, Integer Quantization for Deep Learning Inference).
+
+    Args:
+        advance: told after each how many are done, and how many seconds are left.
     """
     import numpy as np
 
     tensors = quantised_tensors(quantised)
     expected = _answers(full, photos_NHWC)
     found = []
-    ends = time.monotonic() + limit_s
+    began = time.monotonic()
+    ends = began + limit_s
     for tensor in tensors:
         if time.monotonic() > ends:
             break
         alone = put_back(full, quantised, [other for other in tensors if other != tensor])
         gaps = [np.abs(a - b).mean() for a, b in zip(_answers(alone, photos_NHWC), expected, strict=True)]
         found.append(Cost(tensor, float(np.mean(gaps))))
-        advance(1)
+        pace_s = (time.monotonic() - began) / len(found)
+        advance(len(found), min(ends - time.monotonic(), pace_s * (len(tensors) - len(found))))
     return sorted(found, key=lambda cost: -cost.difference)
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from runtime.fidelity import ENOUGH_LABELS
 from runtime.terminal import print_table
 
 if TYPE_CHECKING:
     from runtime.bundle import Artifact, Verdict
-    from train.checkpoint import Checkpoint
 
 COLUMNS = ("artifact", "engine", "MB", "max difference", "agreement", "HM", "points lost", "images/s", "verdict")
 
 
-def show(page: Checkpoint, artifacts: Iterable[Artifact], photos: int | None = None) -> None:
-    """Print the table of a bundle's artifacts."""
+def show(name: str, artifacts: Iterable[Artifact], photos: int | None = None) -> None:
+    """Print the table of the artifacts of a bundle of that name."""
     judged = "" if photos is None else f": {photos} photos at the gate"
     artifacts = list(artifacts)
-    print_table(f"{page.name}{judged}", COLUMNS, rows(artifacts), below=reasons(artifacts))
+    print_table(f"{name}{judged}", COLUMNS, rows(artifacts), below=reasons(artifacts))
 
 
 def rows(artifacts: Iterable[Artifact]) -> list[list[str]]:
@@ -30,7 +30,7 @@ def rows(artifacts: Iterable[Artifact]) -> list[list[str]]:
             lines.append(
                 [
                     called(artifact),
-                    _tried(verdict),
+                    way(verdict),
                     f"{artifact.bytes / 1e6:.2f}",
                     f"{figures['probability_difference']:.1e}" if figures else "",
                     f"{figures['agreement']:.3f}" if figures else "",
@@ -46,7 +46,7 @@ def rows(artifacts: Iterable[Artifact]) -> list[list[str]]:
 def reasons(artifacts: Iterable[Artifact]) -> list[str]:
     """A line for each verdict that has one to give."""
     return [
-        f"{called(artifact)} on {_tried(verdict)} {verdict.state}: {verdict.reason}"
+        f"{called(artifact)} on {way(verdict)} {verdict.state}: {verdict.reason}"
         for artifact in artifacts
         for verdict in artifact.verdicts
         if verdict.reason
@@ -58,14 +58,13 @@ def called(artifact: Artifact) -> str:
     return " ".join(filter(None, (artifact.precision, artifact.target)))
 
 
-def _tried(verdict: Verdict) -> str:
+def way(verdict: Verdict) -> str:
+    """The engine, and how it computes."""
     return " ".join(filter(None, (verdict.engine, verdict.hint)))
 
 
 def lost(figures: Mapping[str, float]) -> str:
     """Points of the mean HM that went, and the 95 % bound; `not judged` where labels are too few to tell."""
-    from export.parity import ENOUGH_LABELS
-
     if "hm_lost" not in figures:
         return ""
     if figures["labels"] < ENOUGH_LABELS:

@@ -15,12 +15,15 @@ from export.plan import made_from
 from runtime import bundle
 from runtime.bundle import Profile
 from runtime.errors import UserError
+from runtime.plans import version_here
 
 if TYPE_CHECKING:
     from export.artifacts import Job
     from runtime.bundle import Artifact
     from train.checkpoint import Checkpoint
 
+# Options that change nothing in float32.
+CALIBRATING = ("calibration_photos",)
 # All that makes an artifact or judges it.
 PACKAGES = ("facet-edge", "torch", "onnx", "onnxscript", "nncf", "onnxruntime", "openvino", "tensorrt-rtx", "tensorrt")
 
@@ -46,21 +49,29 @@ def digests(
     shared = hashlib.sha256()
     # What is not there is told when it is opened, or read.
     content = bundle.sha256_of(weights) if weights.is_file() else ""
-    for part in (page.identity, content, json.dumps([options, versions()], sort_keys=True)):
+    judging = {name: value for name, value in options.items() if name not in CALIBRATING}
+    for part in (page.identity, content, json.dumps([judging, versions()], sort_keys=True)):
         shared.update(part.encode())
     for name in ("train.csv", "category_attributes.csv", "category_attributes.parquet"):
         if (data / name).is_file():
             shared.update((data / name).read_bytes())
-    for folder in filter(None, (data / "train_images", calibration)):
-        shared.update(b"photos\0")
-        for name, size, changed in _photos(folder):
-            shared.update(f"{size} {changed} ".encode() + os.fsencode(name) + b"\0")
+    _add_photos(shared, data / "train_images")
+    calibrated = shared.copy()
+    calibrated.update(json.dumps([options.get(name) for name in CALIBRATING]).encode())
+    if calibration:
+        _add_photos(calibrated, calibration)
     found = {}
     for job in wanted:
-        own = shared.copy()
+        own = (shared if job.precision == "fp32" else calibrated).copy()
         own.update(job.precision.encode())
         found[job] = "" if job.library else own.hexdigest()
     return found
+
+
+def _add_photos(digest: hashlib._Hash, folder: Path) -> None:
+    digest.update(b"photos\0")
+    for name, size, changed in _photos(folder):
+        digest.update(f"{size} {changed} ".encode() + os.fsencode(name) + b"\0")
 
 
 def standing(folder: Path, digests: Mapping[Job, str], profile: Profile) -> dict[Job, Artifact]:
@@ -72,7 +83,11 @@ def standing(folder: Path, digests: Mapping[Job, str], profile: Profile) -> dict
     except UserError:
         return {}
     by_digest = {artifact.made_from: artifact for artifact in page.artifacts if artifact.made_from}
-    found = {job: by_digest[digest] for job, digest in digests.items() if digest in by_digest}
+    found = {
+        job: by_digest[digest]
+        for job, digest in digests.items()
+        if digest in by_digest and not by_digest[digest].refused
+    }
     graphs = {job.precision: artifact for job, artifact in found.items()}
     for job in digests:
         if (
@@ -89,7 +104,7 @@ def standing(folder: Path, digests: Mapping[Job, str], profile: Profile) -> dict
 def _of_plan(job: Job, graph: Artifact, profile: Profile) -> str:
     """What export.engine too would know the plan by: it is the graph's, whatever that was made from."""
     return made_from(
-        graph.sha256, library=job.library, version=version(job.library), target=job.target, profile=profile
+        graph.sha256, library=job.library, version=version_here(job.library), target=job.target, profile=profile
     )
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from export.table import called, way
 from runtime import golden, plans
 from runtime.bundle import PAGE, Artifact, Bundle, Verdict, default_root, find, is_lost, load, rebuild, save, verify
 from runtime.engines import ENGINES
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
-from runtime.fidelity import LIMITS
+from runtime.fidelity import LIMITS, hints
+from runtime.locks import locked
 from runtime.terminal import note, print_table, progress
 
 COLUMNS = ("artifact", "engine", "max difference", "labels that agree", "verdict before", "now")
@@ -90,10 +92,11 @@ class Trial:
 
     @property
     def after(self) -> Verdict:
-        """What is known now. The gate saw more photos: what it refused stays so, and what it measured is kept."""
-        if self.seen is None or self.untried or self.before.state in ("refused", self.seen.state):
+        """What is known now. The gate saw more photos: what it measured is kept, and what it refused by it stays so."""
+        if self.seen is None or self.untried or self.before.state == self.seen.state:
             return self.before
-        return self.seen
+        by_the_gate = self.before.figures and "golden_photos" not in self.before.figures
+        return self.before if self.before.state == "refused" and by_the_gate else self.seen
 
     @property
     def told(self) -> str:
@@ -119,24 +122,33 @@ def verify_one(folder: Path, *, quiet: bool) -> bool:
 
 
 def tried(folder: Path, page: Bundle, *, quiet: bool) -> Iterator[Trial]:
-    """Every verdict of the bundle, tried again where its engine is installed."""
-    verdicts = [(artifact, verdict) for artifact in page.artifacts for verdict in artifact.verdicts]
+    """Every artifact on every engine, tried again where that is installed."""
+    verdicts = [(artifact, verdict) for artifact in page.artifacts for verdict in known(artifact)]
     with progress(f"{page.slug}, golden photos", len(verdicts), quiet=quiet) as advance:
         for artifact, before in verdicts:
             if there := ENGINES[before.engine].installed():
-                advance.tell(f"{name_of(artifact)} on {before.engine}")
+                advance.tell(f"{called(artifact)} on {before.engine}")
             seen = golden.check(folder, page, artifact, before.engine, before.hint) if there else None
             yield Trial(artifact=artifact, before=before, seen=seen)
             advance(1)
         advance.tell("")
 
 
+def known(artifact: Artifact) -> list[Verdict]:
+    """What is known of it, and for a graph of the engines here that never tried it, that they did not."""
+    names = [name for name, kind in ENGINES.items() if artifact.file.endswith(kind.suffix) and kind.installed()]
+    ways = [(name, hint) for name in names if ".onnx" in artifact.file for hint in hints(name, artifact.precision)]
+    tried = {(verdict.engine, verdict.hint) for verdict in artifact.verdicts}
+    new = [Verdict(engine=name, hint=hint, state="unrun") for name, hint in ways if (name, hint) not in tried]
+    return [*artifact.verdicts, *new]
+
+
 def row(trial: Trial) -> list[str]:
     figures = trial.seen.figures if trial.seen else {}
     limits = LIMITS[trial.artifact.precision]
     return [
-        name_of(trial.artifact),
-        " ".join(filter(None, (trial.before.engine, trial.before.hint))),
+        called(trial.artifact),
+        way(trial.before),
         f"{figures['probability_difference']:.1e}, limit {limits.probability:g}" if figures else "",
         f"{figures['agreement']:.1%}" if figures else "",
         trial.before.state,
@@ -144,19 +156,17 @@ def row(trial: Trial) -> list[str]:
     ]
 
 
-def name_of(artifact: Artifact) -> str:
-    return " ".join(filter(None, (artifact.precision, artifact.target)))
-
-
 def remedies(folder: Path, trials: Sequence[Trial]) -> list[str]:
-    """What to type for each plan that does not fit the library or the GPU here, where no other of its kind does."""
+    """What to type for each artifact that is refused, and for each plan that does not fit the library or the GPU here,
+    where no other of its kind does."""
+    lines = [rebuild(folder, artifact.file) for artifact in judged(trials) if artifact.refused]
     misfits = [
         (trial.artifact, trial.before.engine, plans.misfit(trial.artifact, trial.before.engine))
         for trial in trials
         if trial.seen and ENGINES[trial.before.engine].suffix == ".plan"
     ]
     fitting = {(artifact.precision, engine) for artifact, engine, misfit in misfits if not misfit}
-    return [
+    return lines + [
         f"{folder / artifact.file} was {misfit}\n{plans.rebuild_here(folder, artifact)}"
         for artifact, engine, misfit in misfits
         if misfit and (artifact.precision, engine) not in fitting
@@ -165,28 +175,32 @@ def remedies(folder: Path, trials: Sequence[Trial]) -> list[str]:
 
 def keep(folder: Path, page: Bundle, trials: Sequence[Trial]) -> None:
     """Write the new verdicts into the bundle's page, in one step, where there are any."""
-    artifacts = tuple(
-        replace(artifact, verdicts=tuple(trial.after for trial in trials if trial.artifact is artifact))
-        for artifact in page.artifacts
-    )
+    artifacts = judged(trials)
     if artifacts == page.artifacts:
         return
-    if load(folder).digest != page.digest:
-        raise UserError(
-            f"{folder} was built anew meanwhile, so these verdicts are not kept\ntype the same command again"
-        )
     try:
-        save(folder, replace(page, artifacts=artifacts))
+        with locked(folder, "build"):
+            if load(folder).digest != page.digest:
+                raise UserError(
+                    f"{folder} was built anew meanwhile, so these verdicts are not kept\ntype the same command again"
+                )
+            save(folder, replace(page, artifacts=artifacts))
     except OSError as err:
         note(f"the new verdicts cannot be kept in {folder}: {err.strerror}")
+
+
+def judged(trials: Sequence[Trial]) -> tuple[Artifact, ...]:
+    """The artifacts with what is known of them now."""
+    by_file: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_file.setdefault(trial.artifact.file, []).append(trial)
+    return tuple(replace(mine[0].artifact, verdicts=tuple(trial.after for trial in mine)) for mine in by_file.values())
 
 
 def refused(artifact: Artifact, trials: Sequence[Trial]) -> bool:
     """Whether it was refused now, or no engine may serve it: a build would have left it out."""
     mine = [trial for trial in trials if trial.artifact is artifact]
-    states = {trial.after.state for trial in mine}
-    now = any(trial.after.state == "refused" != trial.before.state for trial in mine)
-    return now or ("refused" in states and "passed" not in states)
+    return any(trial.after.state == "refused" != trial.before.state for trial in mine) or judged(mine)[0].refused
 
 
 def _bundles(root: Path) -> list[Path]:

@@ -133,6 +133,12 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A digest of all that went into it: what has the same is not made again."""
     verdicts: tuple[Verdict, ...] = ()
 
+    @property
+    def refused(self) -> bool:
+        """Whether no engine may serve it: some refused it, and none passed it."""
+        states = {verdict.state for verdict in self.verdicts}
+        return "refused" in states and "passed" not in states
+
 
 class GoldenPhoto(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file: str
@@ -209,10 +215,12 @@ def find(root: Path) -> dict[str, Path]:
     if (root / PAGE).is_file() or is_lost(root):
         return {root.resolve().name: root}
     if not root.is_dir():
-        raise UserError(f"no bundles folder at {root}\nbuild one with: python -m export.build --out {root}")
+        raise UserError(
+            f"no bundles folder at {root}\nbuild one with: python -m export.build --out {shlex.quote(str(root))}"
+        )
     found = {page.parent.name: page.parent for page in sorted(root.glob(f"*/{PAGE}"))}
     if not found:
-        raise UserError(f"no bundle in {root}\nbuild one with: python -m export.build --out {root}")
+        raise UserError(f"no bundle in {root}\nbuild one with: python -m export.build --out {shlex.quote(str(root))}")
     return found
 
 
@@ -319,14 +327,19 @@ def save(folder: Path, bundle: Bundle) -> Bundle:
     written = msgspec.structs.replace(bundle, digest=_digest(bundle))
     page = msgspec.json.format(msgspec.json.encode(written), indent=1)
     replace_file(folder / PAGE, page + b"\n")
-    kept = {folder / name for name in _files(written)}
+    for path in strays(folder, written):
+        path.unlink()
+    return written
+
+
+def strays(folder: Path, bundle: Bundle) -> list[Path]:
+    """Files named as a bundle's are that the page does not name: what an earlier one had, or a killed build left."""
+    named = {folder / name for name in _files(bundle)}
     # The names that artifacts have, and no others: a checkpoint's weights are model.safetensors.
     artifacts = (path for precision in get_args(Precision) for path in folder.glob(f"model.{precision}.*"))
     # A set: an unfinished golden photo is found twice.
-    for path in {*artifacts, *folder.glob("golden/*"), *folder.rglob("*.part")} - kept:
-        if path.is_file():
-            path.unlink()
-    return written
+    found = {*artifacts, *folder.glob("golden/*"), *folder.rglob("*.part")} - named
+    return [path for path in found if path.is_file()]
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -381,7 +394,10 @@ def rebuild(folder: Path, file: str = "", *, target: str = "") -> str:
         target: the kind of GPU to make a plan for, instead of the one that the file's name tells.
     """
     if not file.endswith(".plan"):
-        return f"rebuild it with: python -m export.build --out {shlex.quote(str(folder.parent))}"
+        lie_there = [one for one in get_args(Precision) if any(folder.glob(f"model.{one}.*")) or f".{one}." in file]
+        precisions = f"--precision {' '.join(lie_there)} " if lie_there else ""
+        build = f"--category {shlex.quote(folder.resolve().name)} {precisions}--out {shlex.quote(str(folder.parent))}"
+        return f"rebuild it with: python -m export.build {build}"
     # As plans are named: model.<precision>[.<target>].<digits of its sha256>.plan
     named = re.match(r"model\.(fp32|fp16|int8)\.(?:(sm\d+)\.)?", file)
     precision, target = (named[1], target or named[2]) if named else ("", target)

@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 # Photos that are tried in each other's company.
 MIXED = 4
-# In a batch at once: of large photos fewer, since what an engine holds grows with their pixels.
+# In a batch, which predict serves and the gate tries every slot of: on a CPU more adds latency and memory, not speed.
+# Of large photos fewer, since what an engine holds grows with their pixels.
 BATCH, BATCH_PIXELS = 16, 16 * 224 * 224
 
+# In what an engine says when the machine has too little memory, which says nothing of the artifact.
+OF_THE_MACHINE = ("out of memory", "bad_alloc", "failed to allocate")
 # Below such a spread of probabilities over photos, in root mean square, there is nothing to tell them apart by.
 SAME = 1e-3
+FEATURES = "features"
+# Of features that are missing or no numbers: JSON has no infinity.
+NOT_THERE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,8 @@ class Limits:
     """Smallest share of labels that stay, over all attributes; one alone may always change, of however few."""
     nrmse: float
     """Largest root mean square of the differences, over what sets PyTorch's own answers to the photos apart: of a
-    network whose answers hardly differ, as one with random weights, the limits above would pass anything."""
+    network whose answers hardly differ, as one with random weights, the limits above would pass anything. It holds for
+    the pooled features as well, which nothing else looks at."""
     slot: float
     """Largest difference of a probability between a photo alone and in a mixed batch, on one engine."""
 
@@ -53,8 +60,20 @@ LIMITS = {
     "int8": Limits(probability=0.35, agreement=0.85, nrmse=0.5, slot=5e-2),
 }
 
+# Labels of all attributes together from which on accuracy is judged: with fewer, chance alone moves it by points.
+ENOUGH_LABELS = 500
+
 Answers = Mapping[str, "np.ndarray"]
 """Float32 [N, K] by output name."""
+
+
+def hints(engine: str, precision: str) -> tuple[str, ...]:
+    """The ways in which an engine is tried, the first its own: an artifact is to pass in that one."""
+    if engine == "openvino":
+        # It would choose bfloat16 by itself where the processor has it: float32 gives every machine the same digits,
+        # and bfloat16 between int8 layers is faster, at little cost beside that of int8.
+        return ("f32", "bf16") if precision == "int8" else ("f32",)
+    return ("", "float") if engine == "onnxruntime" and precision == "int8" else ("",)
 
 
 def judge(
@@ -64,10 +83,13 @@ def judge(
     hint: str,
     photos_NHWC: np.ndarray,
     measure: Callable[[Answers], tuple[dict[str, float], str]],
+    *,
+    batch: int = 0,
 ) -> Verdict:
-    """The verdict on one artifact on one engine; `unrun` where the engine or its device is not here.
+    """The verdict on one artifact on one engine; `unrun` where it cannot be tried, as without its device or memory.
 
     Args:
+        batch: the largest that will be served, every slot of which is tried; by default what predict takes.
         measure: gives the figures of the artifact's answers to the photos, and what they break, or nothing. Without
             figures there is nothing that could be compared, and what it says is why.
     """
@@ -79,11 +101,13 @@ def judge(
             # First: engines may have a way of their own for one photo, which they leave once there were several.
             alone = _alone(timed, photos_NHWC)
             answers = _run(timed, photos_NHWC)
-            slots = _slots(timed, photos_NHWC, answers, alone)
+            slots = _slots(timed, photos_NHWC, answers, alone, batch or batch_of(*photos_NHWC.shape[1:3]))
     except UserError as err:
         return Verdict(engine=engine, hint=hint, state="unrun", reason=str(err).splitlines()[0])
     except Exception as err:  # noqa: BLE001  every engine has errors of its own, and one graph is not the build
         said = str(err).strip().splitlines() or [type(err).__name__]
+        if isinstance(err, (MemoryError, OSError)) or any(word in str(err).lower() for word in OF_THE_MACHINE):
+            return Verdict(engine=engine, hint=hint, state="unrun", reason=f"could not be tried: {said[0]}")
         return Verdict(engine=engine, hint=hint, state="refused", reason=f"cannot be run: {said[0]}")
     figures, reason = measure(answers)
     limit = LIMITS[precision].slot
@@ -111,6 +135,8 @@ def compared(
         if found != wanted:
             return {}, f"output {attribute.output!r} is {found}, expected {wanted}"
     figures = differences(answers, reference, attributes)
+    if FEATURES in reference:
+        figures |= _strayed(answers, reference[FEATURES])
     return figures, complaint(figures, limits)
 
 
@@ -141,6 +167,19 @@ def differences(answers: Answers, reference: Answers, attributes: Sequence[Attri
     return figures
 
 
+def _strayed(answers: Answers, wanted_NF: np.ndarray) -> dict[str, float]:
+    """How far the pooled features are from the reference's, float32 [N, F], beside what sets photos apart."""
+    import numpy as np
+
+    spread = _rms([wanted_NF - wanted_NF.mean(0)])
+    if FEATURES not in answers or answers[FEATURES].shape != wanted_NF.shape:
+        return {"features_nrmse": NOT_THERE}
+    if not spread:
+        return {}
+    gaps = np.nan_to_num(answers[FEATURES] - wanted_NF, nan=NOT_THERE, posinf=NOT_THERE, neginf=NOT_THERE)
+    return {"features_nrmse": min(NOT_THERE, _rms([gaps]) / spread)}
+
+
 def labels(probabilities_NK: np.ndarray, attribute: Attribute) -> np.ndarray:
     """The class that is served for each photo, int64 [N]."""
     import numpy as np
@@ -158,6 +197,8 @@ def complaint(figures: Mapping[str, float], limits: Limits) -> str:
         return f"{figures['agreement']:.1%} of labels agree, limit {limits.agreement:.1%}"
     if figures.get("nrmse", 0.0) > limits.nrmse:
         return f"answers stray by {figures['nrmse']:.2g} of what sets photos apart, limit {limits.nrmse:g}"
+    if figures.get("features_nrmse", 0.0) > limits.nrmse:
+        return f"features stray by {figures['features_nrmse']:.2g} of what sets photos apart, limit {limits.nrmse:g}"
     return ""
 
 
@@ -218,8 +259,8 @@ def _alone(engine: _Timed, photos_NHWC: np.ndarray) -> list[Answers]:
     return [engine.infer(photos_NHWC[row : row + 1]) for row in _mixed(photos_NHWC)]
 
 
-def _slots(engine: _Timed, photos_NHWC: np.ndarray, answers: Answers, alone: Sequence[Answers]) -> float:
-    """The largest difference between a photo's answers in a batch, in each slot of a mixed one, and alone."""
+def _slots(engine: _Timed, photos_NHWC: np.ndarray, answers: Answers, alone: Sequence[Answers], batch: int) -> float:
+    """The largest difference between a photo's answers in a batch, in each slot of others, and alone."""
     import numpy as np
 
     rows = _mixed(photos_NHWC)
@@ -228,11 +269,14 @@ def _slots(engine: _Timed, photos_NHWC: np.ndarray, answers: Answers, alone: Seq
         order = np.roll(rows, turn)
         together = engine.infer(photos_NHWC[order])
         worst = max(worst, *(_gap(together, slot, answers, row) for slot, row in enumerate(order)))
-    return worst
+    # Every photo in the slot behind its own, and photos once more where a batch takes more than there are.
+    order = np.roll(np.arange(batch) % len(photos_NHWC), 1)
+    together = engine.infer(photos_NHWC[order])
+    return max(worst, *(_gap(together, slot, answers, row) for slot, row in enumerate(order)))
 
 
 def _gap(some: Answers, slot: int, others: Answers, index: int) -> float:
     import numpy as np
 
-    probabilities = [name for name in some if name != "features"]
+    probabilities = [name for name in some if name != FEATURES]
     return max(float(finite(np.abs(some[name][slot] - others[name][index])).max()) for name in probabilities)

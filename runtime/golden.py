@@ -43,7 +43,8 @@ def check(folder: Path, bundle: Bundle, artifact: Artifact, engine: str, hint: s
             figures["golden_photos"] = float(len(photos_NHWC))
         return figures, reason
 
-    return fidelity.judge(path, artifact.precision, engine, hint, photos_NHWC, measured)
+    batch = artifact.profile.max_batch if artifact.profile else 0
+    return fidelity.judge(path, artifact.precision, engine, hint, photos_NHWC, measured, batch=batch)
 
 
 def _photos(folder: Path, bundle: Bundle) -> np.ndarray:
@@ -68,4 +69,4 @@ def _for_few(limits: Limits, labels: int) -> Limits:
     while likely < 1 - FALSE_ALARM:
         changed += 1
         likely += comb(labels, changed) * share**changed * limits.agreement ** (labels - changed)
-    return replace(limits, agreement=1 - max(1, changed) / labels)
+    return replace(limits, agreement=(labels - max(1, changed)) / labels)

@@ -15,7 +15,7 @@ def misfit(artifact: Artifact, engine: str) -> str:
     """Why the plan cannot run here, in one line; empty for a graph, and where nothing is known against it."""
     if ENGINES[engine].suffix != ".plan":
         return ""
-    built, here = artifact.built_with.get(engine, ""), _version(engine)
+    built, here = artifact.built_with.get(engine, ""), version_here(engine)
     if built and here and not _reads(engine, built, here):
         return f"built with {engine} {built}, here is {here}"
     gpu = gpu_here() if artifact.target else ""
@@ -41,7 +41,7 @@ def _reads(engine: str, built: str, here: str) -> bool:
     return built_numbers[:1] == here_numbers[:1] and built_numbers <= here_numbers
 
 
-def _version(engine: str) -> str:
+def version_here(engine: str) -> str:
     """Of the library; empty where it cannot be loaded, which opening the plan will tell with its reason."""
     try:
         return str(importlib.import_module(ENGINES[engine].package).__version__)

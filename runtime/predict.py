@@ -16,12 +16,11 @@ from pathlib import Path
 from runtime import bundle, challenge, images, listing, table
 from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
+from runtime.fidelity import BATCH, batch_of
 from runtime.fleet import Fleet, Row
 from runtime.pipeline import answered
 from runtime.terminal import note, positive, progress
 
-# Photos a batch: on a CPU more adds latency and memory, not speed.
-BATCH = 16
 SHOWN_ROWS = 40
 # Ids without an answer that are named with their reason.
 TOLD_ROWS = 10
@@ -41,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="default: %(default)s")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="default: the engine's fastest")
-    parser.add_argument("--batch", type=positive, default=BATCH, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--batch", type=positive, metavar="N", help=f"photos at a time (default: {BATCH}, of large ones fewer)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="default: %(default)s"
     )
@@ -82,6 +83,7 @@ def predict(args: argparse.Namespace) -> int:
     fleet, unanswered, total = work(args)
     tally = Tally()
     interrupted = False
+    batch = args.batch or min(batch_of(spec.height, spec.width) for spec in fleet.specs)
     started = time.perf_counter()
     with (
         writer(args, fleet) as write,
@@ -89,7 +91,7 @@ def predict(args: argparse.Namespace) -> int:
         progress("photos", total, quiet=args.quiet) as advance,
     ):
         try:
-            for row in answered(unanswered, fleet, batch=args.batch, workers=os.cpu_count() or 1):
+            for row in answered(unanswered, fleet, batch=batch, workers=os.cpu_count() or 1):
                 write(row)
                 tally.add(row)
                 advance(1)

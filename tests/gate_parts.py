@@ -47,6 +47,17 @@ LEAK = """
     others = Mul(together, leak)
     features = Add(own, others)
 """
+# From the ninth photo of a batch on, a half more on every channel.
+LATE = """
+    size = Shape<start = 0, end = 1>(means)
+    count = Squeeze(size)
+    slots = Range(first, count, step)
+    late = GreaterOrEqual(slots, ninth)
+    more = Cast<to = 1>(late)
+    halves = Div(more, two)
+    column = Unsqueeze(halves, last_axis)
+    features = Add(means, column)
+"""
 NAN = """
     below = Neg(full)
     root = Sqrt(below)
@@ -69,6 +80,9 @@ def write(
     weights = {"full": np.array(255, np.float32), "axes": np.array([2, 3])}
     weights |= {"mean": mean.reshape(3, 1, 1), "std": std.reshape(3, 1, 1)}
     weights |= {"colour_weight": colour_CK, "lining_weight": lining_CK}
+    if fault == LATE:
+        weights |= {"first": np.array(0), "step": np.array(1), "ninth": np.array(8)}
+        weights |= {"two": np.array(2, np.float32), "last_axis": np.array([1])}
     if fault == LEAK:
         weights |= {"batch_axis": np.array([0])}
         weights |= {"kept": np.array(1 - leak, np.float32), "leak": np.array(leak, np.float32)}

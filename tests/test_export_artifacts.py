@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from export import artifacts, graph, parity
 from runtime import bundle
 from runtime.bundle import State, Verdict
-from runtime.fidelity import LIMITS, Limits
+from runtime.fidelity import LIMITS, Limits, hints
 from tests import export_parts
 from tests.export_parts import graphs, run
 from train.checkpoint import Checkpoint
@@ -67,7 +67,7 @@ def test_without_the_time_to_rank_tensors_no_graph_is_judged_twice(
     monkeypatch.setattr(artifacts, "RANKING_LIMIT_S", 0.0)
     monkeypatch.setitem(LIMITS, "int8", IMPOSSIBLE)
     assert run(checkpoints, tmp_path, "--precision", "int8") == 1
-    ways = sum(len(parity.hints(engine, "int8")) for engine in artifacts.GRAPH_ENGINES)
+    ways = sum(len(hints(engine, "int8")) for engine in artifacts.GRAPH_ENGINES)
     assert (len(judged), len(set(judged))) == (ways, 1)
 
 
@@ -88,7 +88,7 @@ def test_nothing_is_made_of_a_graph_that_is_not_the_trained_network(
         assert run(checkpoints, tmp_path, "--precision", precision) == 2
         said = capsys.readouterr().err
         assert "the exported graph is not the trained network: a probability differs by" in said
-        assert "python -m export.build --precision fp32" in said
+        assert "see on which engine, with the same command and: --precision fp32" in said
     assert run(checkpoints, tmp_path, "--precision", "fp32") == 1
     assert not (tmp_path / "cap").exists()
 
@@ -113,7 +113,7 @@ def test_where_everything_is_refused_no_bundle_is_left(
     assert not (tmp_path / "bundles" / "cap").exists()
     said = capsys.readouterr().err
     assert f"nothing passed the gate: no bundle in {tmp_path / 'bundles' / 'cap'}" in said
-    assert "fp32 was refused by the gate for cap" in said
+    assert "fp32 was refused by the gate for: cap" in said
     assert "bundle:" not in said
 
 
@@ -121,7 +121,7 @@ def test_what_an_engine_refuses_in_its_own_way_falls_short_whatever_passed_besid
     artifact = graphs(bundle.load(built))["int8"]
 
     def falls_short(engine: str, *states: State) -> bool:
-        ways = zip(parity.hints(engine, "int8"), states, strict=True)
+        ways = zip(hints(engine, "int8"), states, strict=True)
         verdicts = tuple(Verdict(engine=engine, hint=hint, state=state) for hint, state in ways)
         return artifacts.Made(artifact=msgspec.structs.replace(artifact, verdicts=verdicts), path=built).falls_short
 
@@ -130,12 +130,33 @@ def test_what_an_engine_refuses_in_its_own_way_falls_short_whatever_passed_besid
     assert not falls_short("openvino", "passed", "unrun")
 
 
+def test_where_every_candidate_falls_short_the_first_that_passed_somewhere_is_kept(built: Path) -> None:
+    artifact = graphs(bundle.load(built))["int8"]
+
+    def tried(ort: State, openvino: State) -> artifacts.Made:
+        verdicts = (
+            Verdict(engine="onnxruntime", state=ort),
+            Verdict(engine="openvino", hint="f32", state=openvino),
+        )
+        return artifacts.Made(artifact=msgspec.structs.replace(artifact, verdicts=verdicts), path=built)
+
+    nowhere, here, more, everywhere = (
+        tried("refused", "refused"),
+        tried("passed", "refused"),
+        tried("passed", "refused"),
+        tried("passed", "passed"),
+    )
+    assert artifacts.best([nowhere, here, more]) is here
+    assert artifacts.best([nowhere, here, everywhere]) is everywhere
+    assert artifacts.best([nowhere, nowhere]) is nowhere
+
+
 def test_what_no_engine_passed_and_one_refused_is_refused(built: Path) -> None:
     artifact = graphs(bundle.load(built))["fp32"]
 
     def judged(*states: State) -> bool:
         verdicts = tuple(Verdict(engine="onnxruntime", state=state) for state in states)
-        return artifacts.Made(artifact=msgspec.structs.replace(artifact, verdicts=verdicts), path=built).refused
+        return msgspec.structs.replace(artifact, verdicts=verdicts).refused
 
     assert judged("refused", "unrun")
     assert judged("refused")

@@ -14,13 +14,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
-from export import build, parity
-from runtime import bundle
+from export import artifacts, build, commit, parity
+from runtime import bundle, locks
 from tests import export_parts
 from tests.export_parts import graphs, run
-from train import checkpoint, locks
+from train import checkpoint
+from train.config import MISSING
 
 pytestmark = pytest.mark.usefixtures("tiny_preset", "exported_once")
 
@@ -238,3 +240,66 @@ def wait_for_work(process: subprocess.Popen[bytes], folder: Path) -> bool:
             return True
         time.sleep(0.005)
     return False
+
+
+# Golden photos
+
+
+def labels(*rows: tuple[int, ...]) -> np.ndarray:
+    return np.array(rows)
+
+
+def test_golden_rows_show_every_label_that_so_many_rows_can_show() -> None:
+    rng = np.random.default_rng(0)
+    # A class of which there is one photo in 400, in each of three attributes.
+    labels_NL = rng.integers(0, 3, (400, 3))
+    for attribute in range(3):
+        labels_NL[17 * (attribute + 1), attribute] = 3
+    chosen = commit.golden_rows(labels_NL, np.zeros(400, int), 8)
+    assert len(set(chosen)) == 8
+    assert all(set(labels_NL[list(chosen), attribute]) == {0, 1, 2, 3} for attribute in range(3))
+
+
+def test_the_first_golden_row_shows_the_most_labels_and_a_tie_goes_to_the_earlier() -> None:
+    found = labels((0, MISSING, MISSING), (1, 1, 0), (0, 0, 1), (MISSING, MISSING, MISSING))
+    assert list(commit.golden_rows(found, np.zeros(4, int), 2)) == [1, 2]
+
+
+def test_golden_rows_show_every_category_before_one_twice() -> None:
+    """However many attributes one has, and however few another."""
+    found = labels((0, 0, 0, MISSING), (1, 1, 1, MISSING), (MISSING, MISSING, MISSING, 0), (2, 2, 2, MISSING))
+    assert list(commit.golden_rows(found, np.array([0, 0, 1, 0]), 3)) == [0, 2, 1]
+
+
+def test_of_a_damaged_bundle_the_next_build_keeps_what_is_whole(
+    checkpoints: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "cap"))
+    damaged = folder / graphs(bundle.load(folder))["int8"].file
+    damaged.write_bytes(b"damaged")
+    assert build.main([*options(checkpoints, tmp_path), "--gate-photos", "5"]) == 0
+    assert f"{damaged} was changed after it was built" in capsys.readouterr().err
+    kept = {artifact.precision for artifact in bundle.verify(folder).artifacts}
+    assert kept == {"fp32", "fp16"}
+    assert not damaged.exists()
+
+
+def test_what_a_killed_build_left_is_gone_though_nothing_is_to_be_made(
+    checkpoints: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "cap"))
+    before = contents(folder)
+    (folder / ".build.x").mkdir()
+    (folder / ".build.x" / "int8.onnx").write_bytes(b"half")
+    (folder / "model.int8.0123abcd.onnx").write_bytes(b"of no page")
+    # As it was built but for --quiet.
+    assert build.main([*options(checkpoints, tmp_path)[:-3], "--engine", *artifacts.GRAPH_ENGINES]) == 0
+    assert "unchanged" in capsys.readouterr().err
+    assert contents(folder) == before
+    assert not (folder / ".build.x").exists()
+
+
+@pytest.mark.parametrize(("rows", "count"), [(3, 8), (8, 8), (20, 8), (20, 1)])
+def test_there_are_as_many_golden_rows_as_asked_for_or_as_there_are(rows: int, count: int) -> None:
+    chosen = commit.golden_rows(np.zeros((rows, 2), np.int64), np.zeros(rows, int), count)
+    assert len(chosen) == len(set(chosen)) == min(rows, count)

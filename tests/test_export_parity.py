@@ -20,7 +20,7 @@ from export.evidence import reference
 from export.parity import ACCURACY, Accuracy, Evidence
 from runtime.bundle import Category
 from runtime.engines import ENGINES
-from runtime.fidelity import LIMITS
+from runtime.fidelity import LIMITS, hints
 from tests.gate_parts import CATEGORY, COLOUR_CK, LEAK, LINING_CK, NAN, evidence, write
 from tests.train_parts import full_graph, network, photos
 from train import intervals
@@ -51,10 +51,10 @@ def test_the_honest_graph_passes_with_the_figures_of_its_accuracy(path: Path, se
 
 
 def test_each_engine_is_tried_in_the_ways_that_can_differ() -> None:
-    assert parity.hints("openvino", "fp32") == parity.hints("openvino", "fp16") == ("f32",)
-    assert parity.hints("openvino", "int8") == ("f32", "bf16")
-    assert parity.hints("onnxruntime", "int8") == ("", "float")
-    assert parity.hints("onnxruntime", "fp32") == parity.hints("tensorrt", "fp16") == ("",)
+    assert hints("openvino", "fp32") == hints("openvino", "fp16") == ("f32",)
+    assert hints("openvino", "int8") == ("f32", "bf16")
+    assert hints("onnxruntime", "int8") == ("", "float")
+    assert hints("onnxruntime", "fp32") == hints("tensorrt", "fp16") == ("",)
 
 
 # Planted faults
@@ -396,38 +396,3 @@ def test_the_gate_refuses_by_accuracy_what_fidelity_lets_through_and_records_its
     assert refused.reason == f"the mean HM falls by {100 * refused.figures['hm_lost']:.2f} points, limit 0.5"
     accepted = parity.judge(path, "int8", "onnxruntime", "", doubtful, accuracy=ACCURACY.raised(0.05))
     assert (accepted.state, accepted.figures["hm_limit"]) == ("passed", 0.05)
-
-
-# Golden photos
-
-
-def labels(*rows: tuple[int, ...]) -> np.ndarray:
-    return np.array(rows)
-
-
-def test_golden_rows_show_every_label_that_so_many_rows_can_show() -> None:
-    rng = np.random.default_rng(0)
-    # A class of which there is one photo in 400, in each of three attributes.
-    labels_NL = rng.integers(0, 3, (400, 3))
-    for attribute in range(3):
-        labels_NL[17 * (attribute + 1), attribute] = 3
-    chosen = parity.golden_rows(labels_NL, np.zeros(400, int), 8)
-    assert len(set(chosen)) == 8
-    assert all(set(labels_NL[list(chosen), attribute]) == {0, 1, 2, 3} for attribute in range(3))
-
-
-def test_the_first_golden_row_shows_the_most_labels_and_a_tie_goes_to_the_earlier() -> None:
-    found = labels((0, MISSING, MISSING), (1, 1, 0), (0, 0, 1), (MISSING, MISSING, MISSING))
-    assert list(parity.golden_rows(found, np.zeros(4, int), 2)) == [1, 2]
-
-
-def test_golden_rows_show_every_category_before_one_twice() -> None:
-    """However many attributes one has, and however few another."""
-    found = labels((0, 0, 0, MISSING), (1, 1, 1, MISSING), (MISSING, MISSING, MISSING, 0), (2, 2, 2, MISSING))
-    assert list(parity.golden_rows(found, np.array([0, 0, 1, 0]), 3)) == [0, 2, 1]
-
-
-@pytest.mark.parametrize(("rows", "count"), [(3, 8), (8, 8), (20, 8), (20, 1)])
-def test_there_are_as_many_golden_rows_as_asked_for_or_as_there_are(rows: int, count: int) -> None:
-    chosen = parity.golden_rows(np.zeros((rows, 2), np.int64), np.zeros(rows, int), count)
-    assert len(chosen) == len(set(chosen)) == min(rows, count)

@@ -275,6 +275,22 @@ def test_in_a_network_of_layer_norms_matrix_products_alone_are_int8() -> None:
         assert set(node.input) <= pairs, node.name
 
 
+def test_products_that_are_written_as_convolutions_of_single_positions_are_int8_too() -> None:
+    full = full_graph(backbone="convnext_atto")  # as its smaller kinds are
+    model = precision.to_int8(full, photos(2))
+    pairs = {node.output[0] for node in nodes_of(model, "DequantizeLinear")}
+    readers = {node.name for node in model.graph.node if pairs & set(node.input)}
+    assert {node.name for node in nodes_of(model, "Conv") if ".mlp.fc" in node.name} <= readers
+    assert not [name for name in readers if "conv_dw" in name or "downsample" in name or "stem" in name]
+
+
+def test_where_no_layer_can_be_int8_it_is_said() -> None:
+    full = full_graph(**KINDS["mobilenet"])
+    nothing = nncf.IgnoredScope(names=[node.name for node in full.graph.node])
+    with pytest.raises(UserError, match=r"int8 finds no layer of this network that it could take\nbuild it with: "):
+        precision.to_int8(full, photos(2), ignored_scope=nothing)
+
+
 def test_making_it_int8_leaves_the_full_graph_as_it_was_and_stdout_empty(capfd: pytest.CaptureFixture[str]) -> None:
     full = full_graph(**KINDS["mobilenet"])
     before = full.SerializeToString()

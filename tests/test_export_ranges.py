@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import pytest
 
 from export.ranges import largest
 from tests.train_parts import full_graph, photos
@@ -36,5 +35,5 @@ def test_the_graph_is_left_as_it_was() -> None:
     before = model.SerializeToString()
     found = largest(model, photos(2))
     assert model.SerializeToString() == before
-    assert found["colour"] == pytest.approx(1, abs=1)
+    assert 1 / 3 <= found["colour"] <= 1  # the likeliest of three classes
     assert all(np.isfinite(value) for value in found.values())

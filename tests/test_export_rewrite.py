@@ -209,6 +209,20 @@ def test_a_weight_that_two_layers_share_is_changed_for_each_alone(map_BCHW: Tens
     check(randomised(Shared()), map_BCHW, rewrite.fold_layer_scales, 2)
 
 
+def test_so_is_one_that_has_the_name_of_its_first_reader(map_BCHW: Tensor) -> None:
+    module = randomised(Shared())
+    made = exported(module, map_BCHW)
+    for tensor in made.graph.initializer:  # as names.readable calls what has lost its name
+        if readers := [node for node in made.graph.node if tensor.name in node.input]:
+            name, before = f"{readers[0].name}/weight", tensor.name
+            for node in readers:
+                node.input[:] = [name if one == before else one for one in node.input]
+            tensor.name = name
+    assert rewrite.fold_layer_scales(made) == 2
+    (found,) = ReferenceEvaluator(made).run(None, {"images": map_BCHW.numpy()})
+    np.testing.assert_allclose(found, module(map_BCHW).detach().numpy(), rtol=0, atol=TOLERANCE)
+
+
 def test_a_block_computes_on_sequences_between_its_transposes(map_BCHW: Tensor) -> None:
     made = check(randomised(Block(convolutions=False, bias=True)), map_BCHW, positions.flatten_positions, 1)
     ranks = {

@@ -81,7 +81,12 @@ def test_a_layer_whose_input_is_put_back_has_its_float32_weight_too(kind: str) -
 def test_costs_are_those_of_each_tensor_alone_the_dearest_first(kind: str) -> None:
     full, quantised = pair(kind)
     tensors = sensitivity.quantised_tensors(quantised)
-    found = sensitivity.costs(full, quantised, photos(6, seed=4), limit_s=120)
+    told: list[tuple[int, float]] = []
+    found = sensitivity.costs(
+        full, quantised, photos(6, seed=4), limit_s=120, advance=lambda done, left_s: told.append((done, left_s))
+    )
+    assert [done for done, _ in told] == list(range(1, len(tensors) + 1))
+    assert all(0 <= left_s <= 120 for _, left_s in told)
     assert sorted(cost.tensor for cost in found) == sorted(tensors)
     differences = [cost.difference for cost in found]
     assert differences == sorted(differences, reverse=True)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {"runtime": {"runtime"}, "train": {"runtime", "train"}, "export": {"runtime", "train", "export"}}
 OURS = {*MAY_IMPORT, "benchmarks", "examples", "tests"}
 # An edge box builds its own plan from a bundle's graph, and checks it: there is no torch, and nothing of train, on it.
-RUNTIME_ALONE = {"export/engine.py", "export/plan.py", "export/verify.py"}
+RUNTIME_ALONE = {"export/engine.py", "export/plan.py", "export/table.py", "export/verify.py"}
 # What the runtime asks for, all of it inside functions but msgspec, which makes the bundle's types.
 RUNTIME_NEEDS = {"msgspec", "numpy", "cv2", "rich"}
 ENGINE_LIBRARIES = {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"}

@@ -18,7 +18,7 @@ from runtime import bundle
 from runtime.bundle import Bundle, GoldenPhoto, Routes
 from runtime.errors import UserError
 
-REBUILD = r"[\s\S]*\nrebuild it with: python -m export\.build --out \S+$"
+REBUILD = r"[\s\S]*\nrebuild it with: python -m export\.build --category \S+ (--precision fp32 )?--out \S+$"
 
 
 @pytest.fixture

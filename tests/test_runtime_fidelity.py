@@ -17,7 +17,7 @@ from runtime import fidelity
 from runtime.bundle import Attribute, Verdict
 from runtime.engines.cuda import why_no_gpu
 from runtime.fidelity import LIMITS, Limits
-from tests.gate_parts import CLASSES, LEAK, NAN, evidence, write
+from tests.gate_parts import CLASSES, LATE, LEAK, NAN, evidence, write
 
 COLOUR = Attribute(name="colour", classes=CLASSES, output="colour")
 HINTS = {"onnxruntime": "", "openvino": "f32"}
@@ -83,6 +83,61 @@ def test_a_leak_between_slots_is_refused_even_where_every_answer_is_near_enough(
     assert verdict.state == "refused"
     assert verdict.reason.startswith("a photo differs by 0.")
     assert verdict.reason.endswith("between batch slots, limit 0.05")
+
+
+def test_every_slot_that_predict_fills_is_tried_however_few_the_photos_are(path: Path, cpu_engine: str) -> None:
+    verdict = judge(write(path, fault=LATE), "fp32", cpu_engine, evidence(5))
+    # OpenVINO is given one photo at a time: it has no ninth slot.
+    assert verdict.state == ("refused" if cpu_engine == "onnxruntime" else "passed")
+    if cpu_engine == "onnxruntime":
+        assert verdict.figures["probability_difference"] < 1e-5
+        assert verdict.reason.endswith("between batch slots, limit 0.0001")
+
+
+def test_so_is_every_slot_of_the_largest_batch_that_is_named(path: Path) -> None:
+    seen = evidence(5)
+
+    def measured(answers: fidelity.Answers) -> tuple[dict[str, float], str]:
+        return fidelity.compared(answers, seen.reference, seen.attributes, LIMITS["fp32"])
+
+    late = write(path, fault=LATE)
+    for batch, state in ((8, "passed"), (9, "refused")):
+        verdict = fidelity.judge(late, "fp32", "onnxruntime", "", seen.photos_NHWC, measured, batch=batch)
+        assert verdict.state == state, batch
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(12, "Cannot allocate memory"), RuntimeError("CUDA: out of memory")], ids=repr
+)
+def test_what_the_machine_lacks_is_no_refusal(
+    path: Path, seen: Evidence, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def lacking(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fidelity, "_run", lacking)
+    verdict = judge(write(path), "fp32", "onnxruntime", seen)
+    assert verdict.state == "unrun"
+    assert verdict.reason.startswith("could not be tried: ")
+
+
+def test_features_that_are_another_s_are_refused_though_every_probability_is_right() -> None:
+    rng = np.random.default_rng(0)
+    reference = {"colour": np.tile(np.array([0.9, 0.1, 0.0]), (4, 1)), "features": rng.normal(size=(4, 6))}
+    for features, figure in (
+        (reference["features"], 0.0),
+        (np.roll(reference["features"], 1, axis=0), None),
+        (np.full((4, 6), np.nan), fidelity.NOT_THERE),
+        (np.zeros((4, 5)), fidelity.NOT_THERE),
+    ):
+        answers = reference | {"features": features}
+        figures, reason = fidelity.compared(answers, reference, [COLOUR], LIMITS["int8"])
+        assert figure is None or figures["features_nrmse"] == figure
+        assert reason == (
+            ""
+            if figure == 0.0
+            else f"features stray by {figures['features_nrmse']:.2g} of what sets photos apart, limit 0.5"
+        )
 
 
 def test_an_engine_that_is_not_installed_is_unrun(path: Path, seen: Evidence) -> None:

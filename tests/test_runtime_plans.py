@@ -99,7 +99,7 @@ def test_a_plan_for_another_gpu_is_told_from_its_page(gpu: Callable[[str], None]
 def test_of_tensorrt_only_a_later_minor_version_may_read_the_plan(
     monkeypatch: pytest.MonkeyPatch, built: str, here: str, fits: bool
 ) -> None:
-    monkeypatch.setattr("runtime.plans._version", lambda engine: here)
+    monkeypatch.setattr("runtime.plans.version_here", lambda engine: here)
     said = plans.misfit(plan(target="", version=built, engine="tensorrt"), "tensorrt")
     assert said == ("" if fits else f"built with tensorrt {built}, here is {here}")
 
@@ -193,9 +193,9 @@ def test_a_bundle_without_a_plan_is_answered_with_the_command_that_makes_one(
         ),
         ("model.fp16.00c0ffee.plan", "python -m export.engine bundles/cap --precision fp16 --rebuild"),
         ("plan of some other name.plan", "python -m export.engine bundles/cap --rebuild"),
-        ("model.fp16.00c0ffee.onnx", "python -m export.build --out bundles"),
-        ("golden/00c0ffee.jpg", "python -m export.build --out bundles"),
-        ("", "python -m export.build --out bundles"),
+        ("model.fp16.00c0ffee.onnx", "python -m export.build --category cap --precision fp16 --out bundles"),
+        ("golden/00c0ffee.jpg", "python -m export.build --category cap --out bundles"),
+        ("", "python -m export.build --category cap --out bundles"),
     ],
 )
 def test_each_file_is_rebuilt_by_the_command_that_makes_it(file: str, command: str) -> None:

@@ -323,6 +323,15 @@ def test_a_folder_without_category_attributes_is_told_which_file_is_looked_for(t
         data.read(tmp_path)
 
 
+def test_a_line_of_one_comma_too_many_shifts_no_label(tmp_path: Path) -> None:
+    """As in `red, blue` without quotes: the reader would take the first such line for the width of all."""
+    path = write(tmp_path) / "train.csv"
+    header, first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([header, f"{first},more", *(f"{line},more" for line in rest)]))
+    with pytest.raises(UserError, match=r"train\.csv has lines of more cells than its header\nput cells that hold"):
+        data.read(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00 not a table"], ids=["empty", "binary"])
 def test_what_is_no_table_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     (write(tmp_path) / "train.csv").write_bytes(content)

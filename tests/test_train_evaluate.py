@@ -133,6 +133,12 @@ def test_a_split_that_was_drawn_by_a_seed_is_drawn_by_it_again(tmp_path: Path) -
     (found,) = scores(out / "cap", data).values()
     # Another seed's validation photos were trained on.
     assert same(found, checkpoint.read(out / "cap").metrics)
+    # A bundle has no room for the split, and draws it by the seed.
+    bundles = tmp_path / "bundles"
+    made = ["--checkpoints", str(out), "--data", str(data), "--out", str(bundles), "--precision", "fp32", "--quiet"]
+    assert build.main([*made, "--engine", "onnxruntime"]) == 0
+    (of_bundle,) = scores(bundles / "cap", data).values()
+    assert same(of_bundle, checkpoint.read(out / "cap").metrics)
 
 
 def test_a_split_that_nothing_gives_is_said_to_be_drawn_anew(

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from runtime.bundle import Routes
 from tests.train_parts import CATEGORY, TINY, write_csv, write_data
-from train import checkpoint, evaluate, fit
+from train import checkpoint, evaluate, fit, phases
 from train.config import PRESETS
 from train.metrics import mean_baseline_hm, mean_hm
 
@@ -427,6 +428,34 @@ def test_an_unknown_category_is_answered_with_those_there_are(
 ) -> None:
     assert run(data, tmp_path, "--category", "Scarf") == 2
     assert f"no category 'Scarf' in {data}; have: Cap" in refused(capsys)
+
+
+def test_a_category_named_twice_is_one(both: Path, tmp_path: Path) -> None:
+    names = ["--category", "Cap", "cap", "Hat", "--joint", "--max-steps", "1", "--quiet"]
+    assert run(both, tmp_path, *names) == 0
+    assert [category.name for category in checkpoint.read(tmp_path / "joint").categories][-2:] == ["Cap", "Hat"]
+
+
+def test_the_hub_s_weights_of_the_preset_s_network_get_the_pixels_that_they_know() -> None:
+    asked = fit.parser().parse_args(["--data", "x", "--preset", "default", "--weights", "hub"])
+    chosen = fit._chosen(asked)
+    assert (chosen.weights, chosen.model.backbone) == ("hub", PRESETS["default"].model.backbone)
+    assert (
+        chosen.model.mean == tuple(timm.get_pretrained_cfg(chosen.model.backbone).mean) != PRESETS["default"].model.mean
+    )
+    assert not chosen.model.backbone_args
+
+
+def test_too_little_memory_is_one_line_with_what_takes_less(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(phases, "train", out_of_memory)
+    assert run(data, tmp_path, "--quiet") == 2
+    assert "error: out of memory: CUDA out of memory" in (said := refused(capsys))
+    assert "--passes 2" in said
 
 
 def test_a_category_asked_for_is_the_only_one_trained(both: Path, tmp_path: Path) -> None:

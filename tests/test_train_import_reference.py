@@ -139,7 +139,8 @@ def test_an_imported_checkpoint_answers_as_the_entry_does(
     path = saved(lambda state: OrderedDict((prefix + name, value) for name, value in state.items()))
     assert run(path) == 0
     folder = path.parent / "checkpoints" / "men-tshirts"
-    assert capsys.readouterr().err == f"checkpoint: {folder}\n"
+    scored = f"score it with: python -m train.evaluate {folder} --data DIR"
+    assert capsys.readouterr().err == f"checkpoint: {folder}\n{scored}\n"
     difference = largest_difference(small, folder)
     print(f"largest difference {difference:.1e}")
     assert difference < CLOSE, difference

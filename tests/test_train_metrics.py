@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -124,6 +126,17 @@ def test_the_table_has_a_row_for_each_attribute_and_their_average_last() -> None
     assert average[hm] == f"{(found[0].hm + found[1].hm) / 2:.3f}" == f"{metrics.mean_hm(found):.3f}"
     baseline = metrics.COLUMNS.index("baseline HM")
     assert average[baseline] == f"{metrics.mean_baseline_hm(found):.3f}"
+
+
+def test_what_tells_categories_apart_is_no_category_of_the_mean_unless_it_is_alone() -> None:
+    (cap,) = metrics.scores(
+        [Category(name="Cap", attributes=CATEGORY.attributes[:1])], [certain([0, 1], 3)], np.array([[0], [2]]), [0]
+    )
+    router = replace(cap, category="Router", attribute="Category", hm=1.0, baseline_hm=0.9)
+    assert 0 < cap.hm < 1
+    assert metrics.mean_hm([router, cap]) == cap.hm
+    assert metrics.mean_baseline_hm([router, cap]) == cap.baseline_hm
+    assert metrics.mean_hm([router]) == 1.0
 
 
 def test_the_mean_of_no_scores_is_zero() -> None:

@@ -221,6 +221,19 @@ def test_a_state_that_does_not_fit_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_a_training_goes_on_where_its_photos_were_moved_unreadable_ones_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_data(tmp_path / "data", count=100)
+    (folder / "train_images" / "000020.jpg").write_bytes(b"not an image")  # of 24 photos to validate on
+    interrupted(folder, tmp_path, monkeypatch)
+    moved = folder.rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert fit.main(arguments(moved, tmp_path, "--resume")) == 1
+    lost = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+    assert lost == [f"left out, unreadable: {moved / 'train_images' / '000020.jpg'}"]
+
+
 def test_resuming_what_is_finished_leaves_it_as_it_is(
     data: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,9 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from runtime import locks
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_csv, write_data
-from train import checkpoint, clock, data, fit, locks, losses, objective, resume, training
+from train import checkpoint, clock, data, fit, losses, objective, resume, training
 from train.config import PRESETS
 from train.curves import Epoch
 from train.network import FacetModel
@@ -267,6 +268,7 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_last_epoch_to_be_served_an
         said = capsys.readouterr().err
         assert f"error: cannot write the checkpoint in {out / 'cap'}: " in said
         assert "too large" in said
+        assert said.endswith("\nmend that, then go on with: --resume\n")
         _, page = checkpoint.load(out / "cap")
         assert [epoch.epoch for epoch in page.history] == [0, 1]
         assert not list((out / "cap").glob(".*"))

@@ -27,10 +27,10 @@ from runtime.bundle import (
     slug_of,
 )
 from runtime.errors import UserError
+from runtime.locks import locked
 from train.calibrate import Gain
 from train.config import Preset
 from train.curves import Epoch
-from train.locks import locked
 from train.metrics import Score
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ VERSION = 1
 PAGE = "checkpoint.json"
 WEIGHTS = "model.safetensors"
 NEXT_WEIGHTS = "model.next.safetensors"
+UNFINISHED = "resume.safetensors"
+"""What an interrupted training goes on from (resume.py)."""
 # Of timm.create_model's: a page must not name files for it to open.
 BACKBONE_ARGS = {"act_layer", "pad_type"}
 # What calibration fits lies far within.
@@ -182,6 +184,8 @@ def check_writable(folder: Path) -> None:
 def unwritable(folder: Path, err: Exception) -> UserError:
     """The error for a folder that takes no checkpoint."""
     reason = getattr(err, "strerror", None) or err
+    if (folder / UNFINISHED).exists():
+        return UserError(f"cannot write the checkpoint in {folder}: {reason}\nmend that, then go on with: --resume")
     return UserError(f"cannot write the checkpoint in {folder}: {reason}\nchoose another folder with: --out DIR")
 
 

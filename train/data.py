@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,9 @@ def read(
     if unknown := [name for name in names if slug_of(name) not in slugs]:
         its_own = f"\n{ITS_OWN}" if known else ""
         raise UserError(f"no category {unknown[0]!r} in {folder}; have: {', '.join(attributes)}{its_own}")
-    wanted = [slugs[slug_of(name)] for name in names] or [name for name in attributes if name in set(rows["Category"])]
+    wanted = list(dict.fromkeys(slugs[slug_of(name)] for name in names)) or [
+        name for name in attributes if name in set(rows["Category"])
+    ]
     settled = {category.name: category for category in known}
     drawn = "split" not in rows and trained is None
     rows["split"] = _splits(folder / "train.csv", rows, attributes, seed, trained)
@@ -147,7 +150,10 @@ def _table(
     )
     for split in ("train", "val"):
         if not len(table.rows(split)):
-            raise UserError(f"{source} has no labelled row of {name!r} in split {split!r}")
+            raise UserError(
+                f"{source} has no labelled row of {name!r} in split {split!r}\n"
+                "give it a column `split` that has both, more photos of other groups, or name the others: --category"
+            )
     unlabelled = (table.labels_NL[table.rows("train")] == MISSING).all(0)
     for attribute, lacking in zip(category.attributes, unlabelled, strict=True):
         if lacking:
@@ -201,7 +207,14 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise with_example(f"no such file: {path}", "--data examples/clothing", "examples/clothing")
     try:
         # Text throughout: an id keeps its zeros, a class named `None` or `1` stays what was typed.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+        with warnings.catch_warnings():
+            # A first line of more cells than the header shifts every line as wide by one, and is but warned of.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except pd.errors.ParserWarning:
+        raise UserError(
+            f"{path} has lines of more cells than its header\nput cells that hold a comma in double quotes"
+        ) from None
     except (ValueError, UnicodeDecodeError) as err:
         raise UserError(f"{path} is not a CSV table: {str(err).strip()}") from None
     return table.apply(lambda column: column.str.strip())

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from runtime.bundle import Attribute
+from runtime.bundle import ROUTER, Attribute
 from train import intervals, metrics, mistakes, reliability
 from train.answers import Answers, Model
 from train.config import MISSING
@@ -111,7 +111,8 @@ def findings(model: Model, answers: Answers, *, seed: int, worst: int) -> Findin
 def overall(found: Sequence[Findings]) -> tuple[float, tuple[float, float], float]:
     """The mean HM over categories, its interval, and the baseline's mean HM."""
     scores = [score for findings in found for score in findings.scores]
-    mean_S = np.mean([findings.mean_hm_S for findings in found], axis=0)
+    products = [one for one in found if one.answers.category.name != ROUTER] or found
+    mean_S = np.mean([findings.mean_hm_S for findings in products], axis=0)
     return metrics.mean_hm(scores), intervals.interval(mean_S), metrics.mean_baseline_hm(scores)
 
 

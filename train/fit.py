@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
         "--passes",
         type=positive,
         metavar="N",
-        help="divide each step: less memory, the same gradients but for the MMD term's, which compares the photos of "
-        "one pass",
+        help="gradient accumulation, a step in N parts: less memory, the same gradients but for the MMD term's, which "
+        "compares the photos of one part",
     )
     parser.add_argument(
         "--rate",
@@ -190,6 +190,9 @@ def _chosen(args: argparse.Namespace) -> Preset:
     chosen = preset(args.preset)
     if args.backbone:
         chosen = with_backbone(chosen, args.backbone)
+    elif args.weights == "hub":
+        # The hub's weights of the same network want the pixels that they were trained on, and its own padding.
+        chosen = with_backbone(chosen, chosen.model.backbone)
     if args.weights:
         chosen = replace(chosen, weights=args.weights)
     try:

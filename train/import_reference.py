@@ -98,8 +98,10 @@ def convert(args: argparse.Namespace) -> int:
             **{package: version(package) for package in ("torch", "timm")},
         },
     )
-    checkpoint.save(folder, model_of(args.file, state, chosen.model, category).state_dict(), page)
-    note(f"checkpoint: {folder}")
+    weights = model_of(args.file, state, chosen.model, category).state_dict()
+    with checkpoint.held(folder):
+        checkpoint.save(folder, weights, page)
+    note(f"checkpoint: {folder}\nscore it with: python -m train.evaluate {shlex.quote(str(folder))} --data DIR")
     return DONE
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Attribute, Category
+from runtime.bundle import ROUTER, Attribute, Category
 from runtime.predictor import decide
 from train.config import MISSING
 
@@ -89,7 +89,8 @@ def _mean_over_categories(found: Sequence[Score], value: Callable[[Score], float
     parts: dict[str, list[float]] = {}
     for score in found:
         parts.setdefault(score.category, []).append(value(score))
-    means = [sum(part) / len(part) for part in parts.values()]
+    # What only tells the categories apart is none itself, unless there is nothing else.
+    means = [sum(part) / len(part) for name, part in parts.items() if name != ROUTER or len(parts) == 1]
     return sum(means) / len(means) if means else 0.0
 
 

@@ -91,6 +91,11 @@ def create_backbone(config: ModelConfig, *, pretrained: bool = False) -> nn.Modu
         # Any: nn.Module alone has none of the methods that timm's models share.
         backbone: Any = timm.create_model(config.backbone, pretrained=pretrained, num_classes=0, **_args(config))
     except (RuntimeError, TypeError) as err:
+        if pretrained and timm.is_model(config.backbone.partition(".")[0]):
+            raise UserError(
+                f"the hub has no weights of {config.backbone!r}: {err}\n"
+                "give them as a file with: --weights FILE.safetensors, or start from none with: --weights none"
+            ) from None
         raise UserError(f"no such backbone: {config.backbone!r} ({err})") from None
     except OSError as err:
         raise UserError(
@@ -182,7 +187,10 @@ def _channels(backbone: Any, size: int) -> int:
         except (AssertionError, RuntimeError) as err:
             gives = f"nothing for {side} x {side} pixels ({err})"
             continue
-        gives = f"{map_BCHW.ndim} dimensions" if map_BCHW.ndim != 4 else getattr(backbone, "output_fmt", "NCHW")
+        if not isinstance(map_BCHW, Tensor):
+            gives = f"a {type(map_BCHW).__name__}"
+        else:
+            gives = f"{map_BCHW.ndim} dimensions" if map_BCHW.ndim != 4 else getattr(backbone, "output_fmt", "NCHW")
         break
     backbone.train(training)
     if gives != "NCHW":
@@ -201,7 +209,7 @@ def _load_backbone(backbone: nn.Module, config: ModelConfig, path: Path) -> None
     if not path.is_file() and (PROJECT / path).is_file():
         path = PROJECT / path  # a preset names the weights that ship with the project, wherever the command runs
     if not path.is_file():
-        raise UserError(f"no weights file at {path}\nname one with: --weights FILE, or start from none: --weights none")
+        raise UserError(f"no weights file at {path}\nname one with: --weights FILE, or take the hub's: --weights hub")
     try:
         found = load_file(path)
     except SafetensorError as err:

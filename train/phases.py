@@ -91,7 +91,10 @@ class State:
         self.best.load(saved.tensors["best"], list(saved.progress.scores))
         self.optimiser.load_state(saved.tensors.get("optimiser", {}), saved.progress.optimiser)
         self.run.history[:] = saved.progress.history
-        self.run.unreadable |= set(map(unquoted, saved.progress.unreadable))
+        # By name: the folder may be named from elsewhere since, or have been moved.
+        names = {unquoted(path).name for path in saved.progress.unreadable}
+        table = self.run.table
+        self.run.unreadable |= {path for path in (*table.paths, *table.targets) if path.name in names}
         self.clock.spent_s = self.run.history[-1].seconds
         self.clock.reserve_s = saved.progress.reserve_s
         self.run.bar(self.optimiser.taken)

@@ -13,6 +13,7 @@ import msgspec
 
 from runtime.bundle import replacing
 from runtime.errors import UserError
+from train.checkpoint import UNFINISHED as FILE
 from train.checkpoint import unwritable
 from train.config import PHASES
 from train.curves import Epoch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from train.run import Run
 
-FILE = "resume.safetensors"
 VERSION = 1
 PAGE = "progress"
 

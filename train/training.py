@@ -86,9 +86,26 @@ def train(
             if (options.folder / resume.FILE).exists():
                 note(f"{options.folder} holds the last whole epoch: go on with --resume", quiet=options.quiet)
             else:
-                note(f"no epoch of {table.name} was done yet: nothing of it is kept", quiet=options.quiet)
+                note(
+                    f"no epoch of {table.name} was done yet: nothing of it is kept; --resume leaves what is finished",
+                    quiet=options.quiet,
+                )
+            raise
+        except RuntimeError as err:
+            if why := _too_little(err):
+                raise UserError(why) from None
             raise
         return run
+
+
+def _too_little(err: RuntimeError) -> str:
+    """What to type where a training ended for want of memory; empty where it did for another reason."""
+    said = str(err).splitlines()[0]
+    if isinstance(err, torch.OutOfMemoryError) or "not enough memory" in said or "can't allocate memory" in said:
+        return f"out of memory: {said}\ntake less with: --passes 2 (gradient accumulation), a smaller --batch or --size"
+    if "DataLoader worker" in said:
+        return f"a process that reads photos was ended: {said}\nit needs shared memory: in a container, --shm-size 1g"
+    return ""
 
 
 def phases_of(alone: int | None) -> Sequence[int]:

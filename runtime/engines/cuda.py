@@ -117,7 +117,10 @@ class _CudaPythonGpu(Gpu):
         error, _ = runtime.cudaGetDeviceCount()
         if error != runtime.cudaError_t.cudaSuccess:
             raise UserError(self._why_no_device(error))
-        self._stream = self._checked(runtime.cudaStreamCreate())
+        try:
+            self._stream = self._checked(runtime.cudaStreamCreate())
+        except RuntimeError as err:  # busy, full, or fallen over
+            raise UserError(f"the GPU cannot be used: {err}") from None
         # What is given back goes unchecked: a device that failed would only repeat the error under way.
         held.callback(runtime.cudaStreamDestroy, self._stream)
         return int(self._stream)
@@ -187,11 +190,11 @@ class _PyCudaGpu(Gpu):
         try:
             driver.init()
             self._context = driver.Device(0).retain_primary_context()
+            self._driver = driver
+            with self._current():
+                self._stream = driver.Stream()
         except driver.Error as err:
             raise UserError(f"the NVIDIA driver gives no GPU: {err}") from None
-        self._driver = driver
-        with self._current():
-            self._stream = driver.Stream()
         held.callback(self._drop_stream)
         return int(self._stream.handle)
 
