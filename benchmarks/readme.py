@@ -43,6 +43,7 @@ def rendered(readme: str) -> str:
         "ablation": ablation,
         "speed": speed,
         "graphs": graphs,
+        "int8": int8,
     }
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -123,6 +124,24 @@ def graphs() -> str:
     return _table(("network", "engine", "graph", "images/s", "times as fast as"), lines) + (
         f"\n[file](benchmarks/results/{path.name})\n"
     )
+
+
+def int8() -> str:
+    """What int8 costs networks that were really trained, by the gate, on photos of no training."""
+    path = sorted(RESULTS.glob("trained_int8_*_????-??-??.json"))[-1]
+    found = json.loads(path.read_text())
+    lines = []
+    for name, network in found["networks"].items():
+        for artifact in network["artifacts"]:
+            for verdict in artifact["verdicts"]:
+                called = " ".join(filter(None, (verdict["engine"], verdict["hint"])))
+                lost = f"{100 * verdict['hm_lost']:.2f} (< {100 * verdict['hm_lost_bound']:.2f})"
+                lines.append(
+                    f"| {name} | {artifact['precision']} | {called} | {100 * verdict['hm']:.1f} | {lost} "
+                    f"| {100 * verdict['agreement']:.1f} % | {verdict['state']} |"
+                )
+    header = ("network", "precision", "engine", "mean HM", "points lost (95 % bound)", "labels that stay", "gate")
+    return _table(header, lines) + f"\n[file](benchmarks/results/{path.name})\n"
 
 
 def _study() -> dict[str, Any]:

@@ -99,11 +99,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         print(*job.key, flush=True)
         line = json.dumps(run(job, paces) if job.recipe else probed(job))
-        with path.open("a") as file:
-            file.write(line + "\n")
+        append(path, line)
         found = standings.summary(lines_of(path), RATES) | {"minutes": MINUTES, "hardware": record.hardware()}
         replace_file(path.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
     return 0
+
+
+def append(path: Path, line: str) -> None:
+    """A line more, also behind half a line, which a study that was stopped may have left."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        halves = file.read()
+        file.write(b"" if not halves or halves.endswith(b"\n") else b"\n")
+        file.write(line.encode() + b"\n")
 
 
 def recipes() -> dict[str, Recipe]:

@@ -143,6 +143,14 @@ def test_a_run_is_made_again_when_its_recipe_or_its_photos_change(source: Path) 
     assert job.identity != before
 
 
+def test_a_line_behind_half_a_line_is_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    recipes.append(path, '{"recipe": "default", "task": "garment", "seed": 0}')
+    path.write_text(path.read_text() + '{"recipe": "defau')
+    recipes.append(path, '{"recipe": "default", "task": "garment", "seed": 1}')
+    assert list(recipes.lines_of(path)) == [("default", "garment", 0), ("default", "garment", 1)]
+
+
 def test_the_latest_line_of_a_run_counts_and_half_a_line_is_left_out(tmp_path: Path) -> None:
     lines = [{"recipe": "a", "task": "garment", "seed": 0, "validation_hm": hm} for hm in (0.1, 0.2)]
     path = tmp_path / "lines.jsonl"

@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from export import artifacts, build, parity, table
@@ -87,6 +89,16 @@ def test_each_graph_is_named_by_its_content_and_passed_the_gate_on_every_engine_
     ]
     for verdict in artifact.verdicts:
         assert verdict.state == ("passed" if ENGINES[verdict.engine].installed() else "unrun"), verdict.reason
+
+
+def test_a_graph_says_itself_what_it_is_of_whatever_its_precision(built: Path) -> None:
+    page = bundle.load(built)
+    (category,) = page.categories
+    for artifact in graphs(page).values():
+        said = {one.key: json.loads(one.value) for one in onnx.load(built / artifact.file).metadata_props}
+        classes = {attribute.name: list(attribute.classes) for attribute in category.attributes}
+        assert said["categories"] == [{"name": category.name, "attributes": classes}], artifact.precision
+        assert said["preprocess"] == json.loads(msgspec.json.encode(page.preprocess)), artifact.precision
 
 
 def test_a_lower_precision_is_a_smaller_file(built: Path) -> None:

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runtime import locks
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_csv, write_data
 from train import checkpoint, clock, data, fit, losses, objective, resume, training
 from train.config import PRESETS
-from train.curves import Epoch
+from train.curves import FOLDER, Epoch
 from train.network import FacetModel
 from train.optimise import Optimiser
 from train.run import Run
@@ -96,14 +97,15 @@ def of_phase(history: list[Epoch], phase: int) -> list[Epoch]:
     return [epoch for epoch in history if epoch.phase == phase]
 
 
-@pytest.mark.parametrize("evaluation_s", [0.5, 6.0])
+# What an evaluation takes, and how many are reckoned a third longer: of long ones also those that phase 2 is too short
+# for.
+@pytest.mark.parametrize(("evaluation_s", "reckoned"), [(0.5, 3), (6.0, 3), (15.0, 5)])
 def test_a_limited_training_is_evaluated_calibrated_and_written_in_time_and_wastes_little_of_it(
-    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, evaluation_s: float
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, evaluation_s: float, reckoned: int
 ) -> None:
     hours = Hours(monkeypatch, evaluation_s=evaluation_s)
     made = train()
-    # Time for writing is kept back, and three evaluations are reckoned a third longer than they take here.
-    kept_s = training.WRITING_S + 3 * 0.3 * evaluation_s
+    kept_s = training.WRITING_S + reckoned * 0.3 * evaluation_s  # time for writing is kept back too
     assert LIMIT_S - kept_s - 3 <= hours.now_s <= LIMIT_S - training.WRITING_S + 1
     page = checkpoint.load(tmp_path / "cap")[1]
     assert page.gains
@@ -274,6 +276,12 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_last_epoch_to_be_served_an
         assert not list((out / "cap").glob(".*"))
         assert run(data_folder, out, "--max-steps", "9", "--resume") == 0
         assert same_weights(out / "cap", uninterrupted)
+        # Every epoch has its point, that of the full disk too.
+        history = checkpoint.read(out / "cap").history
+        for number in (1, 2):
+            curves = EventAccumulator(str(out / "cap" / FOLDER / f"phase{number}")).Reload()
+            steps = [point.step for point in curves.Scalars("mean HM")]
+            assert steps == [epoch.epoch for epoch in history if epoch.phase == number and epoch.epoch]
 
 
 def test_an_interrupted_training_says_how_to_go_on(

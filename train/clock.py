@@ -11,12 +11,13 @@ class Clock:
     A phase that is resumed starts with what it had spent: the limit is one on work, not on the calendar.
     """
 
-    def __init__(self, limit_s: float | None = None) -> None:
-        """None for no limit."""
+    def __init__(self, limit_s: float | None = None, *, after_s: float = 0.0) -> None:
+        """The limit of the phase, None for none, and what is left for the phases after it."""
         self.limit_s = limit_s
+        self.after_s = after_s
         self.spent_s = 0.0
         self.reserve_s = 0.0
-        """Kept back, for the evaluation that ends the phase."""
+        """Kept back, for the evaluation that ends the phase, and for later ones that `after_s` is too short for."""
         self._started = time.monotonic()
 
     @property

@@ -18,6 +18,7 @@ from train import heads
 from train.config import ModelConfig, Preset
 
 PROJECT = Path(__file__).resolve().parent.parent
+SHIPPED = Path(__file__).resolve().parent / "shipped"
 # Side in pixels of the image that a network is tried with.
 PROBE = 64
 
@@ -206,8 +207,9 @@ def _load_backbone(backbone: nn.Module, config: ModelConfig, path: Path) -> None
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file() and (PROJECT / path).is_file():
-        path = PROJECT / path  # a preset names the weights that ship with the project, wherever the command runs
+    if not path.is_file():
+        # A preset names weights that ship with the project, wherever the command runs: in the clone, or in the wheel.
+        path = next((one for one in (PROJECT / path, SHIPPED / path.name) if one.is_file()), path)
     if not path.is_file():
         raise UserError(f"no weights file at {path}\nname one with: --weights FILE, or take the hub's: --weights hub")
     try:

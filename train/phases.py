@@ -46,6 +46,8 @@ class State:
     best: BestEpoch | BestHeads
     evaluations: int
     """That are still to come when the last step is taken."""
+    later: int
+    """That come with the phases after it."""
 
     @property
     def judged(self) -> FacetModel:
@@ -108,6 +110,7 @@ def train(
     saved: Saved | None = None,
     keep: Keep = lambda state: None,
     evaluations: int = 1,
+    later: int = 0,
 ) -> list[Score]:
     """Go through a phase; the model is left with the best of its epochs, whose scores are given back.
 
@@ -116,6 +119,7 @@ def train(
         saved: the state of this phase to go on from.
         keep: called after each epoch.
         evaluations: how many follow the last step and must fit into the time, the phase's own among them.
+        later: how many come with the phases after it, and must fit into what is left for those, or into this one's.
     """
     memory.keep_freed()
     clock = clock or Clock()
@@ -134,6 +138,7 @@ def train(
         averaged=Average(run.model, phase.ema_decay) if phase.ema_decay else None,
         best=learner.best,
         evaluations=evaluations,
+        later=later,
     )
     if saved:
         state.restore(saved)
@@ -171,7 +176,8 @@ def _epoch_ended(state: State, epoch: int, losses: Means, *, most: int | None = 
     before_s = state.clock.seconds
     state.run.bar.tell("validation")
     found = state.run.evaluate(state.judged, most=most)
-    state.clock.reserve_s = EVALUATION_MARGIN * (state.clock.seconds - before_s) * state.evaluations
+    one_s = EVALUATION_MARGIN * (state.clock.seconds - before_s)
+    state.clock.reserve_s = one_s * state.evaluations + max(0.0, one_s * state.later - state.clock.after_s)
     optimise.require_finite(sum(score.loss for score in found), "validation loss")
     state.best.see(state.judged, found)
     if epoch:

@@ -154,6 +154,10 @@ def _go_through_phases(run: Run, options: Options, saved: Saved | None, ends: fl
     """Each phase in turn from where it was left, its share of the time that is left by the work that is left."""
     numbers = phases_of(options.phase)
     with EventFiles(options.folder / FOLDER) as files:
+        # Anew: what was interrupted may have kept an epoch's state and not its point.
+        for epoch in saved.progress.history if saved and processes.rank() == 0 else ():
+            if epoch.epoch:
+                files.add(epoch)
         for number in numbers:
             if saved and number < saved.progress.phase:
                 continue
@@ -161,9 +165,14 @@ def _go_through_phases(run: Run, options: Options, saved: Saved | None, ends: fl
             few = len(run.table.targets)
             if phase.mmd_weight and few < 2 * phase.passes:
                 note(f"photos of the target domain: {few}, too few for an MMD term", quiet=options.quiet)
-            later = [work(run.table, run.preset, other, options.max_steps) for other in numbers if other >= number]
+            to_do = [work(run.table, run.preset, other, options.max_steps) for other in numbers if other >= number]
             begun_s = saved.progress.history[-1].seconds if saved else 0.0
-            clock = Clock(None if ends is None else (ends - time.monotonic() + begun_s) * later[0] / sum(later))
+            clock = Clock()
+            if ends is not None:
+                left_s = ends - time.monotonic() + begun_s
+                limit_s = left_s * to_do[0] / sum(to_do)
+                clock = Clock(limit_s, after_s=left_s - limit_s)
+            is_last = number == numbers[-1]
             # How many steps a limited time holds is not known.
             total = run.steps(phase) if ends is None else None
             with progress(f"{run.table.name}, phase {number}", total, quiet=options.quiet) as run.bar:
@@ -174,7 +183,9 @@ def _go_through_phases(run: Run, options: Options, saved: Saved | None, ends: fl
                     saved=saved,
                     keep=lambda state: _keep(state, options, files),
                     # The last one leaves time for the evaluation of what it leaves.
-                    evaluations=2 if number == numbers[-1] else 1,
+                    evaluations=2 if is_last else 1,
+                    # Of the next phase the first look, its last, and that of what it leaves.
+                    later=0 if is_last else 3,
                 )
             if not run.history[-1].steps:
                 note(
