@@ -83,7 +83,7 @@ def networks() -> dict[str, Network]:
         )
     examples = ROOT / "examples"
     return {
-        "convnext_base": Network(checkpoint=home / "checkpoint", bundle=exported, batch=1, rounds=5),
+        "convnext_base": Network(checkpoint=home / "checkpoint", bundle=exported, batch=1, rounds=11),
         "garment": Network(
             checkpoint=examples / "checkpoints" / "garment", bundle=examples / "bundles" / "garment", batch=8, rounds=25
         ),
