@@ -116,9 +116,8 @@ def make(
     for job in wanted:
         if job.library:
             source = graphs[job.precision]
-            if (
-                not source.artifact.refused
-            ):  # what no engine here may serve is no source for a plan, which nothing could judge
+            # What no engine here may serve is no source for a plan, which nothing could judge.
+            if not source.artifact.refused:
                 yield job, _plan(job, source, photos, scratch, terms)
             continue
         tried: list[Made] = []

@@ -115,10 +115,12 @@ def verify_one(folder: Path, *, quiet: bool) -> bool:
         raise UserError(f"{folder} holds no graph and no plan\n{rebuild(folder)}")
     trials = list(tried(folder, page, quiet=quiet))
     print_table(f"{folder}: {len(page.golden.photos)} golden photos", COLUMNS, [row(trial) for trial in trials])
-    for line in remedies(folder, trials):
+    for line in remedies(folder, page, trials):
         note(line)
     keep(folder, page, trials)
-    return not any(refused(artifact, trials) for artifact in page.artifacts)
+    newly = any(trial.after.state == "refused" != trial.before.state for trial in trials)
+    # What no engine may serve a build would have left out.
+    return not newly and not any(artifact.refused for artifact in judged(page, trials))
 
 
 def tried(folder: Path, page: Bundle, *, quiet: bool) -> Iterator[Trial]:
@@ -136,8 +138,9 @@ def tried(folder: Path, page: Bundle, *, quiet: bool) -> Iterator[Trial]:
 
 def known(artifact: Artifact) -> list[Verdict]:
     """What is known of it, and for a graph of the engines here that never tried it, that they did not."""
-    names = [name for name, kind in ENGINES.items() if artifact.file.endswith(kind.suffix) and kind.installed()]
-    ways = [(name, hint) for name in names if ".onnx" in artifact.file for hint in hints(name, artifact.precision)]
+    is_graph = artifact.file.endswith(".onnx")
+    names = [name for name, kind in ENGINES.items() if is_graph and kind.suffix == ".onnx" and kind.installed()]
+    ways = [(name, hint) for name in names for hint in hints(name, artifact.precision)]
     tried = {(verdict.engine, verdict.hint) for verdict in artifact.verdicts}
     new = [Verdict(engine=name, hint=hint, state="unrun") for name, hint in ways if (name, hint) not in tried]
     return [*artifact.verdicts, *new]
@@ -156,10 +159,10 @@ def row(trial: Trial) -> list[str]:
     ]
 
 
-def remedies(folder: Path, trials: Sequence[Trial]) -> list[str]:
+def remedies(folder: Path, page: Bundle, trials: Sequence[Trial]) -> list[str]:
     """What to type for each artifact that is refused, and for each plan that does not fit the library or the GPU here,
     where no other of its kind does."""
-    lines = [rebuild(folder, artifact.file) for artifact in judged(trials) if artifact.refused]
+    lines = [rebuild(folder, artifact.file) for artifact in judged(page, trials) if artifact.refused]
     misfits = [
         (trial.artifact, trial.before.engine, plans.misfit(trial.artifact, trial.before.engine))
         for trial in trials
@@ -175,7 +178,7 @@ def remedies(folder: Path, trials: Sequence[Trial]) -> list[str]:
 
 def keep(folder: Path, page: Bundle, trials: Sequence[Trial]) -> None:
     """Write the new verdicts into the bundle's page, in one step, where there are any."""
-    artifacts = judged(trials)
+    artifacts = judged(page, trials)
     if artifacts == page.artifacts:
         return
     try:
@@ -189,18 +192,12 @@ def keep(folder: Path, page: Bundle, trials: Sequence[Trial]) -> None:
         note(f"the new verdicts cannot be kept in {folder}: {err.strerror}")
 
 
-def judged(trials: Sequence[Trial]) -> tuple[Artifact, ...]:
-    """The artifacts with what is known of them now."""
-    by_file: dict[str, list[Trial]] = {}
-    for trial in trials:
-        by_file.setdefault(trial.artifact.file, []).append(trial)
-    return tuple(replace(mine[0].artifact, verdicts=tuple(trial.after for trial in mine)) for mine in by_file.values())
-
-
-def refused(artifact: Artifact, trials: Sequence[Trial]) -> bool:
-    """Whether it was refused now, or no engine may serve it: a build would have left it out."""
-    mine = [trial for trial in trials if trial.artifact is artifact]
-    return any(trial.after.state == "refused" != trial.before.state for trial in mine) or judged(mine)[0].refused
+def judged(page: Bundle, trials: Sequence[Trial]) -> tuple[Artifact, ...]:
+    """The bundle's artifacts with what is known of them now."""
+    return tuple(
+        replace(artifact, verdicts=tuple(trial.after for trial in trials if trial.artifact is artifact))
+        for artifact in page.artifacts
+    )
 
 
 def _bundles(root: Path) -> list[Path]:

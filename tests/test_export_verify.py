@@ -178,6 +178,20 @@ def test_an_engine_that_never_tried_a_graph_tries_it(shirt: Path, capsys: pytest
     assert {one.engine for one in verdicts(shirt)} == {name for name in HINTS if ENGINES[name].installed()}
 
 
+def test_an_artifact_that_nothing_here_can_try_stays_in_the_bundle(
+    shirt: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_verdicts(shirt)  # by nobody
+    page = bundle.load(shirt)
+    other = msgspec.structs.replace(page.artifacts[0], precision="int8", file="model.int8.00c0ffee.onnx")
+    (shirt / other.file).write_bytes((shirt / page.artifacts[0].file).read_bytes())
+    bundle.save(shirt, msgspec.structs.replace(page, artifacts=(*page.artifacts, other)))
+    monkeypatch.setattr(verify, "known", lambda artifact: list(artifact.verdicts))
+    before = contents(shirt)
+    assert run(capsys, shirt)[0] == 0
+    assert contents(shirt) == before
+
+
 def test_verdicts_wait_for_a_build_that_is_under_way(
     shirt: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

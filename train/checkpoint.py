@@ -28,7 +28,7 @@ from runtime.bundle import (
 )
 from runtime.errors import UserError
 from runtime.locks import locked
-from train.calibrate import Gain
+from train.calibrate import COLDEST, HOTTEST, Gain
 from train.config import Preset
 from train.curves import Epoch
 from train.metrics import Score
@@ -46,8 +46,6 @@ UNFINISHED = "resume.safetensors"
 """What an interrupted training goes on from (resume.py)."""
 # Of timm.create_model's: a page must not name files for it to open.
 BACKBONE_ARGS = {"act_layer", "pad_type"}
-# What calibration fits lies far within.
-LEAST_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +84,7 @@ class Checkpoint:
         for output, temperature in self.temperatures.items():
             if output not in outputs:
                 raise ValueError(f"a temperature is for {output!r}, which is no output; have: {', '.join(outputs)}")
-            if not LEAST_TEMPERATURE <= temperature <= 1 / LEAST_TEMPERATURE:
+            if not COLDEST <= temperature <= HOTTEST:
                 raise ValueError(f"the temperature of {output!r} is no such: {temperature}")
 
     @property

@@ -50,6 +50,7 @@ class OpenVinoEngine:
         self._options = options
         self._model: openvino.Model | None = None
         self._requests: dict[str, list[openvino.InferRequest]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self.outputs: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -62,7 +63,9 @@ class OpenVinoEngine:
         shape = model.input("images").partial_shape
         shape[0] = 1
         model.reshape({"images": shape})
-        self.outputs = tuple(output.get_any_name() for output in model.outputs)
+        # Of one photo, without the batch.
+        self._shapes = {output.get_any_name(): tuple(output.shape)[1:] for output in model.outputs}
+        self.outputs = tuple(self._shapes)
         self._model = model
         return self
 
@@ -78,8 +81,7 @@ class OpenVinoEngine:
 
         assert self._model is not None, "infer() outside `with`"
         count = len(images_BHWC)
-        shapes = {output.get_any_name(): tuple(output.shape)[1:] for output in self._model.outputs}
-        answers = {name: np.empty((count, *shapes[name]), np.float32) for name in self.outputs}
+        answers = {name: np.empty((count, *shape), np.float32) for name, shape in self._shapes.items()}
         requests = self._requests_for(count)
         # In turn: photos of one size take one time each.
         for index in range(count + len(requests)):
