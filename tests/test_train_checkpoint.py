@@ -254,9 +254,9 @@ def test_a_folder_without_a_page_is_told_how_to_train_one(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("temperatures", "complaint"),
     [
-        ({"colour": 0.0}, "the temperature of 'colour' is no such: 0"),
-        ({"colour": -1.0}, "the temperature of 'colour' is no such: -1"),
-        ({"colour": 1e-320}, "the temperature of 'colour' is no such: 1e-320"),
+        ({"colour": 0.0}, "the temperature of 'colour' must be from 0.05 to 20, not 0"),
+        ({"colour": -1.0}, "the temperature of 'colour' must be from 0.05 to 20, not -1"),
+        ({"colour": 1e-320}, "the temperature of 'colour' must be from 0.05 to 20, not 1e-320"),
         ({"color": 1.5}, "a temperature is for 'color', which is no output; have: colour, shade"),
     ],
 )

@@ -85,7 +85,9 @@ class Checkpoint:
             if output not in outputs:
                 raise ValueError(f"a temperature is for {output!r}, which is no output; have: {', '.join(outputs)}")
             if not COLDEST <= temperature <= HOTTEST:
-                raise ValueError(f"the temperature of {output!r} is no such: {temperature}")
+                raise ValueError(
+                    f"the temperature of {output!r} must be from {COLDEST:g} to {HOTTEST:g}, not {temperature}"
+                )
 
     @property
     def name(self) -> str:

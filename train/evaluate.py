@@ -6,17 +6,15 @@ python -m train.evaluate examples/bundles/garment --data examples/clothing
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Category
 from runtime.errors import DONE, PARTLY_DONE, exit_code
 from runtime.terminal import note, print_table
 
 if TYPE_CHECKING:
     from train.answers import Answers
-    from train.metrics import Score
 
 REPORTS = Path("reports")
 
@@ -66,17 +64,6 @@ def evaluate(args: argparse.Namespace) -> int:
         report.write(out, model, answered)
     note(f"report: {out / report.PAGE}", quiet=args.quiet)
     return PARTLY_DONE if left_out else DONE
-
-
-def score(
-    folder: Path, data_folder: Path, split: str, *, quiet: bool = False
-) -> Iterator[tuple[Category, list[Score], list[Path]]]:
-    """For each category of the model in `folder`: its scores on a split, and the photos that were left out."""
-    from train import answers
-
-    with answers.opened(folder) as model:
-        for found in answers.answers(model, data_folder, split, quiet=quiet):
-            yield found.category, found.scores(), [lost.path for lost in found.lost]
 
 
 if __name__ == "__main__":
