@@ -32,7 +32,8 @@ from benchmarks import record, standings, tasks
 from benchmarks.probe import probe
 from benchmarks.standings import GROUPS, SEARCHED, Key, Line
 from benchmarks.tasks import BY_EYE, GARMENT
-from runtime.bundle import ROUTER, replace_file
+from runtime.bundle import ROUTER
+from runtime.files import replace_file
 from train.config import MISSING, PRESETS, Preset
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(*job.key, flush=True)
         line = json.dumps(run(job, paces) if job.recipe else probed(job))
         append(path, line)
-        found = standings.summary(lines_of(path), RATES) | {"minutes": MINUTES, "hardware": record.hardware()}
+        found = standings.summary(current(path), RATES) | {"minutes": MINUTES, "hardware": record.hardware()}
         replace_file(path.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
     return 0
 
@@ -191,6 +192,13 @@ def lines_of(path: Path) -> dict[Key, Line]:
             continue  # half a line, from a study that was stopped
         found[line["recipe"], line["task"], line["seed"]] = line
     return found
+
+
+def current(path: Path) -> dict[Key, Line]:
+    """Of those, the lines of the study as it is now: no recipe that has changed since, none that it left out."""
+    made = lines_of(path)
+    wanted = ((job, made.get(job.key)) for job in jobs(path))
+    return {job.key: line for job, line in wanted if line and line["identity"] == job.identity}
 
 
 def run(job: Job, paces: dict[str, Pace]) -> Line:

@@ -16,7 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import runtime
-from runtime.bundle import replace_file, slug_of
+from runtime.bundle import slug_of
+from runtime.files import replace_file
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = (

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from runtime.bundle import replace_file
 from runtime.challenge import COLUMNS, DUMMY, MOST_ATTRIBUTES
 from runtime.errors import DONE, UserError, exit_code
+from runtime.files import replace_file
 from runtime.listing import photo_of
 from runtime.terminal import note, positive, progress
 from train import taxonomy

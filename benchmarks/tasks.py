@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.bundle import replacing
+from runtime.files import replacing
 
 if TYPE_CHECKING:
     from train.table import Table

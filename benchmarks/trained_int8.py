@@ -25,8 +25,8 @@ from benchmarks.reference_export import figures
 from benchmarks.reference_network import ROOT
 from export import table
 from runtime import bundle
-from runtime.bundle import replacing
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.files import replacing
 from runtime.terminal import note
 
 BUILD = ROOT / "build" / "trained"

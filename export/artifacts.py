@@ -15,10 +15,11 @@ from export import graph, parity, precision, sensitivity
 from export.evidence import Photos
 from export.parity import ACCURACY, Accuracy
 from export.plan import made_from, plan_from_onnx
-from runtime.bundle import Artifact, Precision, Profile, Verdict, sha256_of
+from runtime.bundle import Artifact, Precision, Profile, Verdict
 from runtime.engines import ENGINES
 from runtime.errors import UserError
 from runtime.fidelity import hints
+from runtime.files import sha256_of
 
 if TYPE_CHECKING:
     import onnx

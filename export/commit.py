@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export import artifacts, evidence, graph
-from runtime import __version__, bundle
+from runtime import __version__, bundle, files
 from runtime.bundle import Artifact, Bundle, Category, Golden, GoldenPhoto
 from runtime.errors import UserError
 from runtime.locks import locked
@@ -129,7 +129,7 @@ def _golden(folder: Path, photos: evidence.Photos) -> Golden:
         content = _png(seen.photos_NHWC[row])
         sha256 = hashlib.sha256(content).hexdigest()
         path = folder / "golden" / f"{sha256[:12]}.png"
-        bundle.replace_file(path, content)
+        files.replace_file(path, content)
         named.append(GoldenPhoto(file=f"golden/{path.name}", sha256=sha256))
     return Golden(
         photos=tuple(named),

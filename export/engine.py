@@ -17,10 +17,11 @@ from msgspec.structs import replace
 
 from export.plan import RTX_TARGETS, Options, Plan, library_for, made_from, plan_from_onnx
 from runtime import golden
-from runtime.bundle import Artifact, Bundle, Profile, Verdict, checked_file, find, load, save, sha256_of
+from runtime.bundle import Artifact, Bundle, Profile, Verdict, checked_file, find, load, save
 from runtime.engines import ENGINES
 from runtime.engines.cuda import gpu_here, why_no_gpu
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.files import sha256_of
 from runtime.locks import locked
 from runtime.terminal import note, positive, print_table, progress
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from runtime.bundle import Profile, replace_file
+from runtime.bundle import Profile
 from runtime.engines import require
 from runtime.engines.cuda import why_no_gpu
 from runtime.engines.trt import kept_log, telling
 from runtime.errors import UserError
+from runtime.files import replace_file
 from runtime.terminal import note
 
 RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")

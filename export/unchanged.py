@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.plan import made_from
-from runtime import bundle
+from runtime import bundle, files
 from runtime.bundle import Profile
 from runtime.errors import UserError
 from runtime.plans import version_here
@@ -48,7 +48,7 @@ def digests(
     """
     shared = hashlib.sha256()
     # What is not there is told when it is opened, or read.
-    content = bundle.sha256_of(weights) if weights.is_file() else ""
+    content = files.sha256_of(weights) if weights.is_file() else ""
     judging = {name: value for name, value in options.items() if name not in CALIBRATING}
     for part in (page.identity, content, json.dumps([judging, versions()], sort_keys=True)):
         shared.update(part.encode())

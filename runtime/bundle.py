@@ -6,14 +6,10 @@ the new one. `digest` covers the page itself, `sha256` every file it names, so t
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +17,7 @@ import msgspec
 
 from runtime.engines import ENGINES
 from runtime.errors import UserError
+from runtime.files import refuse_pipe, replace_file, sha256_of
 
 SCHEMA = 1
 PAGE = "bundle.json"
@@ -340,49 +337,6 @@ def strays(folder: Path, bundle: Bundle) -> list[Path]:
     # A set: an unfinished golden photo is found twice.
     found = {*artifacts, *folder.glob("golden/*"), *folder.rglob("*.part")} - named
     return [path for path in found if path.is_file()]
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a half."""
-    with replacing(path) as beside:
-        beside.write_bytes(content)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write instead of `path`, whose place it takes in one step at the end; on an error nothing changes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; a bundle is to be read by whoever serves it.
-        umask = os.umask(0)
-        os.umask(umask)
-        beside.chmod(0o666 & ~umask)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def refuse_pipe(path: Path) -> None:
-    """Raise OSError for what is there and is no file: who opens a pipe may wait for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a file", str(path))
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex, read in blocks."""
-    refuse_pipe(path)
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def rebuild(folder: Path, file: str = "", *, target: str = "") -> str:

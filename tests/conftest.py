@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import bundle, images
+from runtime import bundle, files, images
 from runtime.bundle import Artifact, Attribute, Bundle, Category, Golden, GoldenPhoto, Preprocess, Routes, Verdict
 from runtime.engines import ENGINES
 
@@ -185,7 +185,7 @@ def make_joint(make_photo: Callable[..., Path], make_graph: Callable[..., Path])
         photos = [make_photo(folder / "golden" / f"{colour}.png", colour) for colour in ("red", "green", "blue")]
         means_NC = np.stack([images.decode(photo).mean((0, 1)) / 255 for photo in photos])
         graph = make_graph(folder / "new.onnx", heads, side=side)
-        sha256 = bundle.sha256_of(graph)
+        sha256 = files.sha256_of(graph)
         graph = graph.rename(folder / f"model.fp32.{sha256[:8]}.onnx")
         page = Bundle(
             slug=folder.name,
@@ -209,7 +209,7 @@ def make_joint(make_photo: Callable[..., Path], make_graph: Callable[..., Path])
             provenance={"data": "photos of one colour"},
             golden=Golden(
                 photos=tuple(
-                    GoldenPhoto(file=f"golden/{photo.name}", sha256=bundle.sha256_of(photo)) for photo in photos
+                    GoldenPhoto(file=f"golden/{photo.name}", sha256=files.sha256_of(photo)) for photo in photos
                 ),
                 probabilities={
                     name: tuple(map(tuple, softmax(means_NC @ channel_weights(classes)).tolist()))

@@ -143,6 +143,18 @@ def test_a_run_is_made_again_when_its_recipe_or_its_photos_change(source: Path) 
     assert job.identity != before
 
 
+def test_a_line_of_a_recipe_that_has_changed_since_takes_no_part(source: Path, tmp_path: Path) -> None:
+    tasks.prepare(source)
+    path = tmp_path / "lines.jsonl"
+    now = {job.key: job.identity for job in recipes.jobs(path) if job.key[0] == "default"}
+    changed = ("default", "eye-3", 1)
+    for (recipe, task, seed), identity in now.items():
+        line = {"recipe": recipe, "task": task, "seed": seed, "identity": identity}
+        recipes.append(path, json.dumps(line | ({"identity": "0"} if (recipe, task, seed) == changed else {})))
+    assert recipes.lines_of(path).keys() == now.keys()
+    assert recipes.current(path).keys() == now.keys() - {changed}
+
+
 def test_a_line_behind_half_a_line_is_a_line(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     recipes.append(path, '{"recipe": "default", "task": "garment", "seed": 0}')

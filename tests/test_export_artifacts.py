@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from export import artifacts, graph, parity
-from runtime import bundle
+from runtime import bundle, files
 from runtime.bundle import State, Verdict
 from runtime.fidelity import LIMITS, Limits, hints
 from tests import export_parts
@@ -60,7 +60,7 @@ def test_without_the_time_to_rank_tensors_no_graph_is_judged_twice(
 
     def watched(path: Path, precision: str, *rest: Any, **options: Any) -> Verdict:
         if precision == "int8":
-            judged.append(bundle.sha256_of(path))
+            judged.append(files.sha256_of(path))
         return judge(path, precision, *rest, **options)
 
     monkeypatch.setattr(parity, "judge", watched)

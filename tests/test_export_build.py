@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from export import artifacts, build, parity, table
-from runtime import bundle, images
+from runtime import bundle, files, images
 from runtime.engines import ENGINES
 from runtime.engines.cuda import why_no_gpu
 from runtime.fidelity import LIMITS, hints
@@ -79,7 +79,7 @@ def test_each_graph_is_named_by_its_content_and_passed_the_gate_on_every_engine_
     built: Path, precision: str
 ) -> None:
     artifact = graphs(bundle.load(built))[precision]
-    assert artifact.file == f"model.{precision}.{bundle.sha256_of(built / artifact.file)[:8]}.onnx"
+    assert artifact.file == f"model.{precision}.{files.sha256_of(built / artifact.file)[:8]}.onnx"
     assert artifact.bytes == (built / artifact.file).stat().st_size
     assert artifact.built_with.keys() >= {"torch", "onnx"}
     assert ("nncf" in artifact.built_with) == (precision == "int8")

@@ -19,7 +19,7 @@ import pytest
 
 from export import engine
 from export.plan import Options, Plan, plan_from_onnx
-from runtime import bundle
+from runtime import bundle, files
 from runtime.bundle import Artifact, Profile, Verdict
 from runtime.engines.cuda import why_no_gpu
 
@@ -63,7 +63,7 @@ def test_one_call_builds_a_plan_for_each_target_and_each_becomes_an_artifact(
         if reason := why_no_gpu():
             assert (verdict.engine, verdict.state) == ("tensorrt-rtx", "unrun")
             assert verdict.reason == reason.splitlines()[0]
-    assert files(folder) == named(folder)
+    assert names_in(folder) == named(folder)
 
     table = capsys.readouterr().out
     assert "Tensor types are the parsed network's, which are the graph's; those of a plan's own layers show" in table
@@ -122,7 +122,7 @@ def test_a_plan_for_the_gpu_here_is_kept_only_where_it_runs(
     file.write_bytes(b"a plan")
     plan = Artifact(
         file=file.name,
-        sha256=bundle.sha256_of(file),
+        sha256=files.sha256_of(file),
         bytes=6,
         precision="fp32",
         engines=("tensorrt",),
@@ -148,7 +148,7 @@ def test_rebuild_makes_the_plan_anew_and_sweeps_the_earlier_one(folder: Path) ->
     assert ampere in plans(folder)
     (anew,) = (plan for plan in plans(folder) if plan.target == "sm89")
     assert (folder / anew.file).stat().st_mtime_ns > written
-    assert files(folder) == named(folder)
+    assert names_in(folder) == named(folder)
     bundle.verify(folder)
 
 
@@ -164,7 +164,7 @@ def test_what_changed_since_is_made_anew_without_being_asked(
     elif change == "graph":
         content = (folder / graph_of(folder).file).read_bytes() + b"\x42\x00"  # one more field that ONNX ignores
         (folder / graph_of(folder).file).write_bytes(content)
-        change_graph(folder, sha256=bundle.sha256_of(folder / graph_of(folder).file))
+        change_graph(folder, sha256=files.sha256_of(folder / graph_of(folder).file))
     elif change == "plan":
         (folder / before.file).write_bytes(b"half a plan")
     batch = ("--batch", "1", "2", "3") if change == "profile" else ()
@@ -172,7 +172,7 @@ def test_what_changed_since_is_made_anew_without_being_asked(
     (after,) = plans(folder)
     assert (folder / after.file).stat().st_mtime_ns > written
     assert (after.made_from == before.made_from) == (change == "plan")
-    assert files(folder) == named(folder)
+    assert names_in(folder) == named(folder)
     bundle.verify(folder)
 
 
@@ -282,7 +282,7 @@ def test_the_log_is_kept_in_the_folder_that_is_named(folder: Path, tmp_path: Pat
     log = tmp_path / "logs" / "shirt.fp32.sm89.log"
     assert [path.name for path in log.parent.iterdir()] == [log.name]
     assert "Engine generation completed" in log.read_text()
-    assert files(folder) == named(folder)
+    assert names_in(folder) == named(folder)
 
 
 def test_the_log_of_a_failed_build_lies_beside_the_plan_until_the_next_one(
@@ -291,7 +291,7 @@ def test_the_log_of_a_failed_build_lies_beside_the_plan_until_the_next_one(
     graph = folder / graph_of(folder).file
     whole = graph.read_bytes()
     graph.write_bytes(b"no graph")
-    change_graph(folder, sha256=bundle.sha256_of(graph))
+    change_graph(folder, sha256=files.sha256_of(graph))
     before = bundle.load(folder)
 
     said = refused([str(folder), *ADA], capsys)
@@ -301,9 +301,9 @@ def test_the_log_of_a_failed_build_lies_beside_the_plan_until_the_next_one(
     assert bundle.verify(folder) == before
 
     graph.write_bytes(whole)
-    change_graph(folder, sha256=bundle.sha256_of(graph))
+    change_graph(folder, sha256=files.sha256_of(graph))
     assert engine.main([str(folder), *ADA]) == 0
-    assert files(folder) == named(folder)
+    assert names_in(folder) == named(folder)
 
 
 def test_plans_built_before_a_failure_are_in_their_bundles_and_in_the_table(
@@ -312,7 +312,7 @@ def test_plans_built_before_a_failure_are_in_their_bundles_and_in_the_table(
     broken = Path(shutil.copytree(folder, folder.parent / "broken"))
     graph = broken / graph_of(broken).file
     graph.write_bytes(b"no graph")
-    change_graph(broken, sha256=bundle.sha256_of(graph))
+    change_graph(broken, sha256=files.sha256_of(graph))
     assert engine.main([str(folder), str(broken), *ADA]) == 2
     assert len(plans(folder)) == 1
     shown = capsys.readouterr()
@@ -400,11 +400,11 @@ def test_a_kill_in_the_middle_leaves_the_bundle_as_it_was_and_nothing_once_the_n
     )
     assert process.wait() == -signal.SIGKILL
     assert bundle.verify(shipped) == before
-    assert files(shipped) - named(shipped)
+    assert names_in(shipped) - named(shipped)
 
     assert engine.main(command) == 0
     assert bundle.verify(shipped) != before
-    assert files(shipped) == named(shipped)
+    assert names_in(shipped) == named(shipped)
 
 
 def test_it_is_done_without_torch_or_onnx_or_anything_that_made_the_bundle(folder: Path) -> None:
@@ -450,7 +450,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def files(folder: Path) -> set[str]:
+def names_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from export import verify
-from runtime import bundle, locks
+from runtime import bundle, files, locks
 from runtime.bundle import Artifact, Bundle, Verdict
 from runtime.engines import ENGINES
 from runtime.engines.cuda import why_no_gpu
@@ -54,7 +54,7 @@ def with_verdicts(folder: Path, *verdicts: Verdict) -> Path:
 
 def with_graph(folder: Path, graph: Path) -> Path:
     """The bundle with a graph in place of its own, which the page calls its own."""
-    sha256 = bundle.sha256_of(graph)
+    sha256 = files.sha256_of(graph)
     graph = graph.rename(folder / f"model.fp32.{sha256[:8]}.onnx")
     page = bundle.load(folder)
     artifact = msgspec.structs.replace(page.artifacts[0], file=graph.name, sha256=sha256, bytes=graph.stat().st_size)
@@ -241,7 +241,7 @@ def with_plans(shirt: Path) -> Callable[..., Path]:
             plans.append(
                 Artifact(
                     file=path.name,
-                    sha256=bundle.sha256_of(path),
+                    sha256=files.sha256_of(path),
                     bytes=path.stat().st_size,
                     precision="fp16",
                     target=target,

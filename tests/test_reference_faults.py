@@ -20,9 +20,8 @@ from runtime import predict
 from runtime.bundle import Preprocess
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_data
-from train import checkpoint, data, fit, losses, network
+from train import checkpoint, data, fit, heads, losses, network
 from train.config import MISSING, PRESETS, Preset
-from train.heads import AttentionHeads
 from train.metrics import Score
 from train.network import FacetModel
 from train.objective import Objective
@@ -106,20 +105,20 @@ def test_2_each_attribute_learns_to_look_where_its_answer_is() -> None:
         return map_BCN.unflatten(2, (4, 4)), spots_BL, labels_BL
 
     torch.manual_seed(0)
-    heads = AttentionHeads(8, [2, 2], dropout=0.0)
-    optimiser = torch.optim.Adam(heads.parameters(), lr=0.05)
+    neck, made, _ = heads.build(PRESETS["default"].model.heads, 8, [2, 2], dropout=0.0)
+    optimiser = torch.optim.Adam([*neck.parameters(), *made.parameters()], lr=0.05)
     for _ in range(150):
         map_BCHW, _, labels_BL = draw(64)
         optimiser.zero_grad()
-        losses.masked_cross_entropy(heads(map_BCHW), labels_BL).backward()
+        losses.masked_cross_entropy(made(neck(map_BCHW)), labels_BL).backward()
         optimiser.step()
     map_BCHW, spots_BL, _ = draw(200)
-    attention_BLN = heads.attention(map_BCHW).detach().flatten(2)
+    attention_BLN = made.attention(neck(map_BCHW)).detach().flatten(2)
     # Sixteen float32 terms.
     torch.testing.assert_close(attention_BLN.sum(2), torch.ones(200, 2), rtol=0, atol=1e-6)
     assert (attention_BLN.argmax(2) == spots_BL).float().mean() > 0.95
     # It follows what it looks at.
-    moved_BLN = heads.attention(map_BCHW.roll((1, 2), dims=(2, 3))).detach().flatten(2)
+    moved_BLN = made.attention(neck(map_BCHW.roll((1, 2), dims=(2, 3)))).detach().flatten(2)
     rolled_BLN = attention_BLN.unflatten(2, (4, 4)).roll((1, 2), dims=(2, 3)).flatten(2)
     torch.testing.assert_close(moved_BLN, rolled_BLN, rtol=0, atol=1e-6)
     assert (moved_BLN.argmax(2) != attention_BLN.argmax(2)).all()

@@ -221,15 +221,6 @@ def test_a_save_whose_last_step_fails_sweeps_nothing_and_leaves_nothing(folder: 
     assert contents(folder) == before
 
 
-def test_a_replaced_file_may_be_read_by_whoever_the_umask_lets(tmp_path: Path) -> None:
-    umask = os.umask(0o027)
-    try:
-        bundle.replace_file(tmp_path / "new" / "page", b"content")
-    finally:
-        os.umask(umask)
-    assert (tmp_path / "new" / "page").stat().st_mode & 0o777 == 0o640
-
-
 @pytest.mark.parametrize(
     ("name", "slug"),
     [

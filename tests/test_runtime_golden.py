@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from runtime import bundle, fidelity, golden
+from runtime import bundle, fidelity, files, golden
 from runtime.bundle import Artifact, Bundle, Verdict
 from runtime.engines.cuda import why_no_gpu
 from runtime.errors import UserError
@@ -43,7 +43,7 @@ def changed(folder: Path, **changes: object) -> Path:
 
 def with_graph(folder: Path, graph: Path, precision: str = "fp32") -> Path:
     """The bundle with another graph, as a build would have named it."""
-    sha256 = bundle.sha256_of(graph)
+    sha256 = files.sha256_of(graph)
     graph = graph.rename(folder / f"model.{precision}.{sha256[:8]}.onnx")
     (before,) = bundle.load(folder).artifacts
     artifact = msgspec.structs.replace(
@@ -164,7 +164,7 @@ def with_plan(folder: Path) -> Callable[..., tuple[Bundle, Artifact]]:
     def add(**changes: object) -> tuple[Bundle, Artifact]:
         path = folder / "model.fp16.sm89.00c0ffee.plan"
         path.write_bytes(b"a plan")
-        artifact = plan(sha256=bundle.sha256_of(path), **changes)
+        artifact = plan(sha256=files.sha256_of(path), **changes)
         changed(folder, artifacts=(*bundle.load(folder).artifacts, artifact))
         return bundle.load(folder), artifact
 
@@ -210,9 +210,7 @@ def test_a_golden_photo_that_this_machine_cannot_decode_is_named(folder: Path) -
     """As where OpenCV was built without its format: its bytes are as they were."""
     (folder / "golden" / "red.png").write_bytes(b"a format of its own")
     kept = bundle.load(folder).golden
-    photos = tuple(
-        msgspec.structs.replace(photo, sha256=bundle.sha256_of(folder / photo.file)) for photo in kept.photos
-    )
+    photos = tuple(msgspec.structs.replace(photo, sha256=files.sha256_of(folder / photo.file)) for photo in kept.photos)
     changed(folder, golden=msgspec.structs.replace(kept, photos=photos))
     with pytest.raises(UserError, match=r"golden photo \S+red\.png: not an image[\s\S]*\nrebuild it with: python -m"):
         check(folder)
@@ -252,7 +250,7 @@ def test_a_label_that_hangs_on_the_last_digit_refuses_nothing(folder: Path) -> N
     for index in range(4):
         path = folder / "golden" / f"grey{index}.png"
         cv2.imwrite(str(path), grey_HWC if index else np.full((24, 20, 3), (30, 30, 220), np.uint8))
-        photos.append(bundle.GoldenPhoto(file=f"golden/{path.name}", sha256=bundle.sha256_of(path)))
+        photos.append(bundle.GoldenPhoto(file=f"golden/{path.name}", sha256=files.sha256_of(path)))
     page = bundle.load(folder)
     with fidelity.open_engine("onnxruntime", folder / page.artifacts[0].file, fidelity.EngineOptions()) as engine:
         answers = engine.infer(np.stack([np.full((16, 16, 3), (220, 30, 30), np.uint8)] + 3 * [grey_HWC[:16, :16]]))

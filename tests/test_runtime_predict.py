@@ -471,15 +471,14 @@ def test_escape_codes_in_a_file_name_do_not_reach_the_terminal(
 def test_an_artifact_that_the_engine_cannot_open_is_one_line(
     photos: Path, fleet_root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from runtime import bundle
+    from runtime import bundle, files
 
     folder = shutil.copytree(next(iter(bundle.find(fleet_root).values())), tmp_path / "broken")
     page = bundle.load(folder)
     for artifact in page.artifacts:
         (folder / artifact.file).write_bytes(b"no graph")
     hashed = tuple(
-        msgspec.structs.replace(artifact, sha256=bundle.sha256_of(folder / artifact.file))
-        for artifact in page.artifacts
+        msgspec.structs.replace(artifact, sha256=files.sha256_of(folder / artifact.file)) for artifact in page.artifacts
     )
     bundle.save(folder, msgspec.structs.replace(page, artifacts=hashed))
     assert run(photos, "--bundles", folder, "--out", out) == 2

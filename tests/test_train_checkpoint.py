@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from runtime.bundle import Attribute, Category, Preprocess, Routes, sha256_of
+from runtime.bundle import Attribute, Category, Preprocess, Routes
 from runtime.errors import UserError
+from runtime.files import sha256_of
 from tests.train_parts import CATEGORY, TINY, TOPS, photos
 from tests.train_parts import network as far
 from train import calibrate, checkpoint, network

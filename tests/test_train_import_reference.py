@@ -21,8 +21,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from runtime.bundle import sha256_of
 from runtime.errors import UserError
+from runtime.files import sha256_of
 from train import checkpoint, import_reference, taxonomy
 from train.config import PRESETS
 

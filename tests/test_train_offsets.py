@@ -27,7 +27,7 @@ def test_hm_of_many_candidates_at_once_is_that_of_each() -> None:
     labels_N, answers_CN = rng.integers(0, 4, 30), rng.integers(0, 4, (5, 30))
     right = np.stack([np.bincount(labels_N[labels_N == one_N], minlength=4) for one_N in answers_CN])
     answered = np.stack([np.bincount(one_N, minlength=4) for one_N in answers_CN])
-    found = offsets.hm_of_counts(right, answered, np.bincount(labels_N, minlength=4))
+    found = metrics.hm_of_counts(right, answered, np.bincount(labels_N, minlength=4))
     assert found == pytest.approx([metrics.hm_of(labels_N, one_N) for one_N in answers_CN], abs=1e-12)
 
 

@@ -71,7 +71,7 @@ def test_categories_that_would_share_a_folder_are_refused(tmp_path: Path) -> Non
     path = written(tmp_path, "Cap", {"colour": ["red", "blue"]})
     page = json.loads(path.read_text())
     path.write_text(json.dumps({"categories": [*page["categories"], {**page["categories"][0], "name": "cap"}]}))
-    with pytest.raises(UserError, match=r"categories 'Cap' and 'cap' would share a folder: rename one$"):
+    with pytest.raises(UserError, match=r"categories 'Cap' and 'cap' would share the folder 'cap': rename one$"):
         taxonomy.read(path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,20 +12,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runtime.bundle import (
-    Attribute,
-    Category,
-    Preprocess,
-    Routes,
-    name_of,
-    refuse_pipe,
-    replace_file,
-    replacing,
-    router_of,
-    sha256_of,
-    slug_of,
-)
+from runtime.bundle import Attribute, Category, Preprocess, Routes, name_of, router_of, slug_of
 from runtime.errors import UserError
+from runtime.files import probe, refuse_pipe, replace_file, replacing, sha256_of
 from runtime.locks import locked
 from train.calibrate import COLDEST, HOTTEST, Gain
 from train.config import Preset
@@ -169,14 +157,12 @@ def held(folder: Path) -> Iterator[None]:
 
 def check_writable(folder: Path) -> None:
     """UserError unless a checkpoint can be written in `folder`: better known before training than after."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
         os.fspath(folder).encode()
     except UnicodeEncodeError:
         raise unwritable(folder, ValueError("its name is not UTF-8")) from None
     try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        probe(folder)
     except OSError as err:
         raise unwritable(folder, err) from None
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.bundle import RESERVED, Attribute, Category, Routes, slug_of
+from runtime.bundle import Attribute, Category, Routes, slug_of
 from runtime.errors import UserError, with_example
 from runtime.listing import photo_of
-from train import splits
+from train import splits, taxonomy
 from train.config import MISSING
 from train.table import ITS_OWN, SPLITS, Table, products_of, table_for
 
@@ -57,10 +57,7 @@ def read(
         raise UserError(
             f"{folder / 'train.csv'} has rows of {', '.join(undeclared)}, which category_attributes does not list"
         )
-    slugs: dict[str, str] = {}
-    for name in attributes:
-        if (other := slugs.setdefault(slug_of(name), name)) != name:
-            raise UserError(f"categories {other!r} and {name!r} would share the folder {slug_of(name)!r}: rename one")
+    slugs = taxonomy.by_slug(folder, attributes)
     if unknown := [name for name in names if slug_of(name) not in slugs]:
         its_own = f"\n{ITS_OWN}" if known else ""
         raise UserError(f"no category {unknown[0]!r} in {folder}; have: {', '.join(attributes)}{its_own}")
@@ -244,8 +241,7 @@ def _checked_names(path: Path, category: str, names: Sequence[object]) -> list[s
         raise UserError(f"{path}: attributes of {category!r} must be names, at least one, got {list(names)}")
     if len(set(texts)) < len(texts):
         raise UserError(f"{path}: an attribute of {category!r} is listed twice: {', '.join(texts)}")
-    if taken := sorted(RESERVED & set(texts)):
-        raise UserError(f"{path}: {taken[0]!r} names a tensor of every graph: rename that attribute of {category!r}")
+    taxonomy.refuse_reserved(path, category, texts)
     return texts
 
 

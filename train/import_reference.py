@@ -20,8 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Category, Preprocess, sha256_of, slug_of
+from runtime.bundle import Category, Preprocess, slug_of
 from runtime.errors import DONE, UserError, exit_code
+from runtime.files import sha256_of
 from runtime.terminal import note
 from train import taxonomy
 from train.config import ModelConfig, preset

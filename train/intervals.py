@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from train.config import MISSING
+from train.metrics import hm_of_counts
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -82,12 +83,6 @@ def _columns(labels_N: np.ndarray, answers_N: np.ndarray, count: int) -> np.ndar
 
 
 def _hm(sums: np.ndarray) -> np.ndarray:
-    """metrics.hm_of for each row of sums [S, 3K]; macro-F1 is over the classes that a draw declares or answers."""
+    """HM for each row of sums [S, 3K]; macro-F1 is over the classes that a draw declares or answers."""
     declared_SK, answered_SK, both_SK = np.split(sums, 3, axis=1)
-    occurs_SK = (declared_SK + answered_SK) > 0
-    f1_SK = 2 * both_SK / np.maximum(declared_SK + answered_SK, 1)
-    macro_S = f1_SK.sum(1) / np.maximum(occurs_SK.sum(1), 1)
-    labels_S = declared_SK.sum(1)
-    micro_S = both_SK.sum(1) / np.maximum(labels_S, 1)
-    hm_S: np.ndarray = 2 * micro_S * macro_S / np.maximum(micro_S + macro_S, 1e-12)
-    return np.where(labels_S > 0, hm_S, np.nan)
+    return np.where(declared_SK.sum(1) > 0, hm_of_counts(both_SK, answered_SK, declared_SK), np.nan)

@@ -85,6 +85,18 @@ def hm_of(truth_N: np.ndarray, answers_N: np.ndarray) -> float:
     return float(2 * micro * macro / (micro + macro)) if micro + macro else 0.0
 
 
+def hm_of_counts(right: np.ndarray, answered: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """HM, 0-1, [...] from each class's right answers, answers and labels, [..., K], over the classes that occur."""
+    import numpy as np
+
+    either = answered + true
+    f1 = 2 * right / np.where(either > 0, either, 1)
+    macro = f1.sum(-1) / np.maximum((either > 0).sum(-1), 1)
+    micro = right.sum(-1) / np.maximum(true.sum(-1), 1)
+    hm: np.ndarray = 2 * micro * macro / np.where(micro + macro > 0, micro + macro, 1)
+    return hm
+
+
 def _mean_over_categories(found: Sequence[Score], value: Callable[[Score], float]) -> float:
     parts: dict[str, list[float]] = {}
     for score in found:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from train.metrics import hm_of_counts
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -57,18 +59,6 @@ def hm_of_answers(labels_N: np.ndarray, answers_N: np.ndarray, classes: int) -> 
 
     counted = (labels_N[labels_N == answers_N], answers_N, labels_N)
     return float(hm_of_counts(*(np.bincount(of_N, minlength=classes) for of_N in counted)))
-
-
-def hm_of_counts(right: np.ndarray, answered: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """HM, 0-1, [...] from each class's right answers, answers and labels, [..., K], over the classes that occur."""
-    import numpy as np
-
-    either = answered + true
-    f1 = 2 * right / np.where(either > 0, either, 1)
-    macro = f1.sum(-1) / np.maximum((either > 0).sum(-1), 1)
-    micro = right.sum(-1) / np.maximum(true.sum(-1), 1)
-    hm: np.ndarray = 2 * micro * macro / np.where(micro + macro > 0, micro + macro, 1)
-    return hm
 
 
 def gain(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from runtime import images
-from runtime.bundle import replace_file
+from runtime import files, images
 from runtime.errors import UserError
 from train import charts, curves, findings, intervals, pictures, sections
 from train.answers import Answers, Model
@@ -29,10 +27,8 @@ _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 def check_writable(folder: Path) -> None:
     """UserError unless a report can be written in `folder`: better known before the photos are read than after."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        files.probe(folder)
     except OSError as err:
         raise _unwritable(folder, err) from None
 
@@ -50,8 +46,8 @@ def write(folder: Path, model: Model, answered: Sequence[Answers]) -> None:
     # A file name that is no UTF-8 is shown by its codes.
     page = _page(model, found).encode("utf-8", "backslashreplace")
     try:
-        replace_file(folder / METRICS, document.encode())
-        replace_file(folder / PAGE, page)
+        files.replace_file(folder / METRICS, document.encode())
+        files.replace_file(folder / PAGE, page)
     except OSError as err:
         raise _unwritable(folder, err) from err
 

@@ -11,8 +11,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 
-from runtime.bundle import replacing
 from runtime.errors import UserError
+from runtime.files import replacing
 from train.checkpoint import UNFINISHED as FILE
 from train.checkpoint import unwritable
 from train.config import PHASES

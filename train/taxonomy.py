@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,18 +39,31 @@ def read(path: Path) -> tuple[Category, ...]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as err:
         raise UserError(f"{path} is not a taxonomy: {err}\nsee how one is written in {SHIPPED}") from None
     _check_names(path, "categories", [category.name for category in page.categories], least=1)
-    slugs: dict[str, str] = {}
-    for category in page.categories:
-        if (other := slugs.setdefault(slug_of(category.name), category.name)) != category.name:
-            raise UserError(f"{path}: categories {other!r} and {category.name!r} would share a folder: rename one")
+    by_slug(path, [category.name for category in page.categories])
     return tuple(_category(path, category) for category in page.categories)
+
+
+def by_slug(path: Path, categories: Iterable[str]) -> dict[str, str]:
+    """Slug -> category; UserError where two would share a folder. `path` is where they are written."""
+    found: dict[str, str] = {}
+    for name in categories:
+        if (other := found.setdefault(slug_of(name), name)) != name:
+            raise UserError(
+                f"{path}: categories {other!r} and {name!r} would share the folder {slug_of(name)!r}: rename one"
+            )
+    return found
+
+
+def refuse_reserved(path: Path, category: str, attributes: Iterable[str]) -> None:
+    """UserError where an attribute has a name that every graph uses itself."""
+    if taken := sorted(RESERVED & set(attributes)):
+        raise UserError(f"{path}: {taken[0]!r} names a tensor of every graph: rename that attribute of {category!r}")
 
 
 def _category(path: Path, read: _Category) -> Category:
     names = [attribute.name for attribute in read.attributes]
     _check_names(path, f"attributes of {read.name!r}", names, least=1)
-    if taken := sorted(RESERVED & set(names)):
-        raise UserError(f"{path}: {taken[0]!r} names a tensor of every graph: rename that attribute of {read.name!r}")
+    refuse_reserved(path, read.name, names)
     for attribute in read.attributes:
         _check_names(path, f"classes of {attribute.name!r} of {read.name!r}", list(attribute.classes), least=2)
     return Category(
