@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -145,6 +146,33 @@ def test_a_gradient_that_is_no_number_is_refused_before_it_gets_into_a_weight(va
         optimiser.step()
     assert parameter.equal(torch.zeros(2, 2))
     assert optimiser.taken == 0
+
+
+def test_gradients_scaled_for_float16_move_weights_as_unscaled_ones_do() -> None:
+    moved = []
+    for half in (False, True):
+        parameter = nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3))
+        optimiser = Optimiser([{"params": [parameter], "lr": 0.1}], PHASE, 10, half=half)
+        for _ in range(3):
+            optimiser.collect((parameter**2).sum())
+            optimiser.step()
+        moved.append(parameter.detach())
+    # The scale is a power of two: multiplied and divided away, it leaves every bit.
+    assert moved[0].equal(moved[1])
+
+
+def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_next_one_scaled_by_less() -> None:
+    parameter = nn.Parameter(torch.ones(2, 2))
+    optimiser = Optimiser([{"params": [parameter], "lr": 0.1}], PHASE, 10, half=True)
+    scale = optimiser.state()[1]["scaler"]["scale"]
+    optimiser.collect(parameter.sum())
+    parameter.grad[0, 0] = math.inf
+    optimiser.step()
+    assert parameter.equal(torch.ones(2, 2))
+    assert optimiser.state()[1]["scaler"]["scale"] == scale / 2
+    optimiser.collect(parameter.sum())
+    optimiser.step()
+    assert not parameter.equal(torch.ones(2, 2))
 
 
 def test_an_average_starts_with_a_short_memory_and_then_lags(model: FacetModel) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -34,16 +35,16 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 @pytest.fixture
 def make_run(table: Table) -> Callable[..., Run]:
-    def make(preset: Preset = TINY, *, max_steps: int | None = None, seed: int = 0) -> Run:
+    def make(preset: Preset = TINY, *, max_steps: int | None = None, seed: int = 0, device: str = "cpu") -> Run:
         torch.manual_seed(seed)
         return Run(
-            model=network.create(preset.model, [3, 2], "none"),
+            model=network.create(preset.model, [3, 2], "none").to(device),
             table=table,
             spec=Preprocess(height=64, width=64, mean=preset.model.mean, std=preset.model.std),
             preset=preset,
             seed=seed,
             max_steps=max_steps,
-            device=torch.device("cpu"),
+            device=torch.device(device),
         )
 
     return make
@@ -222,6 +223,42 @@ def test_batchnorm_keeps_the_statistics_it_was_given_before_the_first_step(make_
     other = make_run(max_steps=1)
     phases.train(other, 1)
     assert all(end[name].equal(other.model.state_dict()[name]) for name in names)  # and not moved by 23 more steps
+
+
+def test_in_bfloat16_a_network_learns_what_it_learns_in_float32_and_keeps_float32_weights(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, answers = [], []
+    for half in (None, torch.bfloat16):
+        # A GPU's choice, taken by the CPU.
+        monkeypatch.setattr(Run, "half", half)
+        run = make_run()
+        for number in (1, 2):
+            phases.train(run, number)
+        losses.append([epoch.loss for epoch in run.history if epoch.epoch])
+        answers.append(run.answers(run.model)[0])
+        assert {value.dtype for value in run.model.parameters()} == {torch.float32}
+    # Other digits, or nothing ran in bfloat16. The same way down; the heads' phase may begin with another epoch's.
+    assert losses[0] != losses[1]
+    for of_float, of_half in zip(*losses, strict=True):
+        assert of_half == pytest.approx(of_float, abs=0.15)
+    assert losses[1][-1] < 0.7 * losses[1][0]
+    assert all(probabilities_NK.dtype == np.float32 for probabilities_NK in answers[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_on_a_gpu_a_network_learns_in_half_precision(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, half: torch.dtype
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    monkeypatch.setattr(Run, "half", half)
+    run = make_run(device="cuda")
+    for number in (1, 2):
+        phases.train(run, number)
+    losses = [epoch.loss for epoch in run.history if epoch.epoch]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_reason(make_run: Callable[..., Run]) -> None:

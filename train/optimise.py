@@ -47,7 +47,7 @@ class Optimiser:
         self._gone = gone
         self._adamw = torch.optim.AdamW(list(groups))
         self._rates = [group["lr"] for group in self._adamw.param_groups]
-        self._scaler = torch.amp.GradScaler(enabled=half)
+        self._scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=half)
         self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self._adamw, factor=FACTOR, patience=PATIENCE)
         self._follow()
 
