@@ -185,8 +185,9 @@ def rtx_layers(path: Path) -> int | None:
     """Layers of the network as TensorRT-RTX parses it; None where it is not installed."""
     if not ENGINES["tensorrt-rtx"].installed():
         return None
-    from export.plan import RTX_TARGETS, library_for, parsed
+    from export.plan import library_for, parsed
     from runtime.engines.trt import kept_log
+    from runtime.plans import RTX_TARGETS
 
     trt = library_for(ENGINES["tensorrt-rtx"].package, RTX_TARGETS[-1])
     logger = kept_log(trt, [])

@@ -125,6 +125,9 @@ def make(
         for candidate in _candidates(job.precision, full, photos, tell):
             path = scratch / f"{job.precision}.{len(tried)}.onnx"
             tried.append(_graph(job.precision, candidate, photos, path, terms))
+            for made in tried:
+                if made is not best(tried):
+                    made.path.unlink(missing_ok=True)  # a dozen of ConvNeXt-Base would fill a disk
             if not tried[-1].falls_short:
                 break
         graphs[job.precision] = best(tried)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from export import table
 from export.engine import add_batch, profile_of
-from export.plan import RTX_TARGETS
 from runtime import bundle
 from runtime.engines import ENGINES, require
 from runtime.engines.cuda import why_no_gpu
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.plans import RTX_TARGETS
 from runtime.terminal import note, positive, progress
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build(args: argparse.Namespace) -> int:
-    from export import commit, memory, offers
-    from train import checkpoint
+    from export import commit, offers
+    from train import checkpoint, memory
 
     memory.give_back_freed()
     wanted = serving(args)

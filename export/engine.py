@@ -15,8 +15,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from export.plan import RTX_TARGETS, Options, Plan, library_for, made_from, plan_from_onnx
-from runtime import golden
+from export.plan import Options, Plan, library_for, made_from, plan_from_onnx
+from runtime import golden, plans
 from runtime.bundle import Artifact, Bundle, Profile, Verdict, checked_file, find, load, save
 from runtime.engines import ENGINES
 from runtime.engines.cuda import gpu_here, why_no_gpu
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--target",
         nargs="+",
         metavar="SM",
-        help=f"build with TensorRT-RTX for GPUs that need not be here: {', '.join(RTX_TARGETS)} "
+        help=f"build with TensorRT-RTX for GPUs that need not be here: {', '.join(plans.RTX_TARGETS)} "
         "(default: for the GPU here, with TensorRT where it is installed)",
     )
     add_batch(parser)
@@ -129,7 +129,8 @@ class Job:
 
 
 def build(args: argparse.Namespace) -> int:
-    rows, refused = [], 0
+    rows: list[list[str]] = []
+    refused: list[Job] = []
     try:
         for job in jobs(args):
             if not args.rebuild and (kept := unchanged(job)):
@@ -139,11 +140,12 @@ def build(args: argparse.Namespace) -> int:
                 continue
             plan, artifact = build_one(job, log_folder=args.log, quiet=args.quiet)
             rows.append(row(job, plan, artifact))
-            refused += artifact.verdicts[0].state == "refused"
+            if artifact.verdicts[0].state == "refused":
+                refused.append(job)
     finally:
         # Also where a later one failed: these are in their bundles.
         if rows:
-            print_table(TITLE, COLUMNS, rows)
+            print_table(TITLE, COLUMNS, rows, below=[remedy(job) for job in refused])
     return PARTLY_DONE if refused else DONE
 
 
@@ -187,11 +189,13 @@ def library_here(targets: Sequence[str] | None) -> tuple[str, list[str]]:
         return "tensorrt-rtx", list(dict.fromkeys(targets))
     gpu = gpu_here()
     if ENGINES["tensorrt-rtx"].installed() and not (gpu and ENGINES["tensorrt"].installed()):
-        if gpu:
+        if gpu in plans.RTX_TARGETS:
             return "tensorrt-rtx", [gpu]
+        if gpu:
+            raise UserError(plans.unknown(gpu))
         raise UserError(
             f"no GPU to build for: {why_no_gpu()}\n"
-            f"tensorrt-rtx builds for one that is elsewhere, of these: --target {' '.join(RTX_TARGETS)}"
+            f"tensorrt-rtx builds for one that is elsewhere, of these: --target {' '.join(plans.RTX_TARGETS)}"
         )
     return "tensorrt", [""]
 
@@ -319,6 +323,16 @@ def row(job: Job, plan: Plan, artifact: Artifact) -> list[str]:
         ", ".join(f"{name} {count}" for name, count in types),
         f"{verdict.state}: {verdict.reason}" if verdict.reason else verdict.state,
     ]
+
+
+def remedy(job: Job) -> str:
+    """What is left where a plan was refused, and what to type for one of another graph of the bundle."""
+    graphs = {one.precision for one in load(job.folder).artifacts if one.file.endswith(".onnx")}
+    said = f"{job.folder} keeps what it had, and its {job.graph.precision} graph serves without a plan"
+    if not (others := sorted(graphs - {job.graph.precision})):
+        return said
+    target = f" --target {job.target}" if job.target else ""
+    return f"{said}; try: python -m export.engine {shlex.quote(str(job.folder))} --precision {others[0]}{target}"
 
 
 def judged(job: Job, page: Bundle, plan: Artifact) -> Verdict:

@@ -26,10 +26,8 @@ from runtime.engines.cuda import why_no_gpu
 from runtime.engines.trt import kept_log, telling
 from runtime.errors import UserError
 from runtime.files import replace_file
+from runtime.plans import RTX_TARGETS
 from runtime.terminal import note
-
-RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
-"""GPU kinds that TensorRT-RTX builds for on any machine: Turing, A100, Ampere, Ada, Blackwell, GB10."""
 
 REPORT_EVERY_S = 0.1
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 from runtime.bundle import Artifact, rebuild
 from runtime.engines import ENGINES
 from runtime.engines.cuda import gpu_here
+
+RTX_TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+"""GPU kinds that TensorRT-RTX builds for on any machine: Turing, A100, Ampere, Ada, Blackwell, GB10."""
 
 
 def misfit(artifact: Artifact, engine: str) -> str:
@@ -26,7 +30,20 @@ def misfit(artifact: Artifact, engine: str) -> str:
 
 def rebuild_here(folder: Path, artifact: Artifact) -> str:
     """What to type for a plan that fits this machine in place of one that does not."""
-    return rebuild(folder, artifact.file, target=artifact.target and gpu_here())
+    gpu = gpu_here() if artifact.target else ""
+    if gpu and gpu not in RTX_TARGETS:
+        return (
+            f"{unknown(gpu)}\nthen: python -m export.engine {shlex.quote(str(folder))} --precision {artifact.precision}"
+        )
+    return rebuild(folder, artifact.file, target=gpu)
+
+
+def unknown(gpu: str) -> str:
+    """What to type where TensorRT-RTX builds for no such GPU."""
+    return (
+        f"tensorrt-rtx builds for {', '.join(RTX_TARGETS)}, and this GPU is {gpu}\n"
+        f"TensorRT builds for it: pip install '{ENGINES['tensorrt'].extra}'"
+    )
 
 
 def _reads(engine: str, built: str, here: str) -> bool:

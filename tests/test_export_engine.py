@@ -255,7 +255,9 @@ def test_without_tensorrt_and_a_target_tensorrt_rtx_builds_for_the_gpu_here(
     assert [plan.target for plan in plans(folder)] == ["sm86"]
     monkeypatch.setattr(engine, "gpu_here", lambda: "sm90")
     capsys.readouterr()
-    assert "has no target 'sm90'; choose one of: sm75" in refused([str(folder), *FP32], capsys)
+    assert "and this GPU is sm90\nTensorRT builds for it: pip install 'facet-edge[tensorrt]'" in refused(
+        [str(folder), *FP32], capsys
+    )
 
 
 def test_without_any_library_the_install_line_is_given(
@@ -366,6 +368,18 @@ def test_a_bundle_built_anew_meanwhile_does_not_take_a_plan_of_its_old_graph(
     assert not plans(folder)
 
 
+def test_where_a_plan_was_refused_one_of_another_graph_is_offered(folder: Path) -> None:
+    page = bundle.load(folder)
+    (graph,) = page.artifacts
+    job = engine.jobs(engine.parser().parse_args([str(folder), *ADA]))[0]
+    kept = f"{folder} keeps what it had, and its fp32 graph serves without a plan"
+    assert engine.remedy(job) == kept
+    bundle.save(
+        folder, msgspec.structs.replace(page, artifacts=(graph, msgspec.structs.replace(graph, precision="fp16")))
+    )
+    assert engine.remedy(job) == f"{kept}; try: python -m export.engine {folder} --precision fp16 --target sm89"
+
+
 def test_a_refused_plan_stays_out_and_the_earlier_one_in(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +389,9 @@ def test_a_refused_plan_stays_out_and_the_earlier_one_in(
     verdict = Verdict(engine="tensorrt-rtx", state="refused", reason="a probability differs by 0.5, limit 0.0001")
     monkeypatch.setattr(engine, "judged", lambda job, page, plan: verdict)
     assert engine.main([str(folder), *ADA, "--rebuild"]) == 1
-    assert "refused: a probability differs by 0.5, limit 0.0001" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "refused: a probability differs by 0.5, limit 0.0001" in said
+    assert f"{folder} keeps what it had, and its fp32 graph serves without a plan" in said
     assert contents(folder) == before
 
 

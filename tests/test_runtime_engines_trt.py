@@ -5,10 +5,12 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from export.engine import RTX_TARGETS, Profile, plan_from_onnx
+from export.plan import plan_from_onnx
+from runtime.bundle import Profile
 from runtime.engines import EngineOptions, open_engine
 from runtime.engines.cuda import why_no_gpu
 from runtime.errors import UserError
+from runtime.plans import RTX_TARGETS
 
 GRAPH = """
 <ir_version: 10, opset_import: ["": 17]>

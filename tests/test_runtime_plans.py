@@ -149,6 +149,21 @@ def test_of_plans_for_several_gpus_the_one_for_this_gpu_is_chosen(
         Predictor.open(folder, engine="tensorrt-rtx")
 
 
+def test_a_gpu_that_tensorrt_rtx_builds_nothing_for_is_sent_to_tensorrt(
+    with_plans: Callable[..., Path], gpu: Callable[[str], None]
+) -> None:
+    gpu("sm90")
+    folder = with_plans(plan())
+    said = (
+        f"{folder}/model.fp16.sm89.00c0ffee.plan was built for a GPU of kind sm89, here is sm90\n"
+        "tensorrt-rtx builds for sm75, sm80, sm86, sm89, sm120, sm121, and this GPU is sm90\n"
+        "TensorRT builds for it: pip install 'facet-edge[tensorrt]'\n"
+        f"then: python -m export.engine {folder} --precision fp16"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        Predictor.open(folder, engine="tensorrt-rtx")
+
+
 def test_a_bundle_of_plans_for_other_gpus_alone_is_not_served_unasked_either(
     with_plans: Callable[..., Path], gpu: Callable[[str], None]
 ) -> None:
