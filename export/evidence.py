@@ -17,6 +17,7 @@ from export.ranges import PhotoSet
 from runtime import images
 from runtime.errors import UserError
 from runtime.fidelity import batch_of
+from runtime.headers import PhotoError
 from train import data
 from train.config import MISSING
 
@@ -49,7 +50,7 @@ class OnDisk:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (images.fit(images.decode(path), self.spec) for path in self.paths)
+        return (images.load(path, self.spec) for path in self.paths)
 
 
 def gather(
@@ -152,7 +153,7 @@ def _photos_of(folder: Path, count: int) -> list[Path]:
 def _is_readable(path: Path) -> bool:
     try:
         images.decode(path)
-    except images.PhotoError:
+    except PhotoError:
         return False
     return True
 

@@ -36,7 +36,8 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     height: int
     width: int
-    resize: Literal["squash"] = "squash"
+    resize: Literal["squash", "crop", "letterbox"] = "squash"
+    """How photos of other proportions get that size: see `runtime.images.fit`."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 

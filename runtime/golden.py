@@ -13,6 +13,7 @@ from runtime import fidelity, images, plans
 from runtime.bundle import Artifact, Bundle, Verdict, checked_file, rebuild
 from runtime.errors import UserError
 from runtime.fidelity import LIMITS, Answers, Limits
+from runtime.headers import PhotoError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,8 +56,8 @@ def _photos(folder: Path, bundle: Bundle) -> np.ndarray:
     for photo in bundle.golden.photos:
         path = checked_file(folder, photo.file, photo.sha256)
         try:
-            fitted.append(images.fit(images.decode(path), bundle.preprocess))
-        except images.PhotoError as err:
+            fitted.append(images.load(path, bundle.preprocess))
+        except PhotoError as err:
             raise UserError(f"golden photo {path}: {err}\n{rebuild(folder)}") from None
     if not fitted:
         raise UserError(f"{folder} has no golden photos to check it by\n{rebuild(folder)}")

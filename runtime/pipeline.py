@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime import images
 from runtime.fleet import Fleet, Row
+from runtime.headers import PhotoError
 
 if TYPE_CHECKING:
     from runtime.bundle import Preprocess
@@ -25,18 +27,18 @@ def rows(photos: Iterable[Path], fleet: Fleet, *, batch: int, workers: int) -> I
     return answered((Row(image=path) for path in photos), fleet, batch=batch, workers=workers)
 
 
-def answered(unanswered: Iterable[Row], fleet: Fleet, *, batch: int, workers: int) -> Iterator[Row]:
+def answered(
+    unanswered: Iterable[Row], fleet: Fleet, *, batch: int, workers: int, max_pixels: int = images.MAX_PIXELS
+) -> Iterator[Row]:
     """The same rows, in order, each answered; one that is settled already, by its status, keeps its place."""
     remaining = iter(unanswered)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     under_way: deque[list[tuple[Row, Future[Fitted] | None]]] = deque()
-    specs = fleet.specs
+    load = partial(_load, specs=fleet.specs, max_pixels=max_pixels)
     try:
         while True:
             while len(under_way) <= AHEAD and (chunk := list(islice(remaining, batch))):
-                under_way.append(
-                    [(row, pool.submit(_load, row.image, specs) if row.status == "ok" else None) for row in chunk]
-                )
+                under_way.append([(row, pool.submit(load, row.image) if row.status == "ok" else None) for row in chunk])
             if not under_way:
                 return
             yield from _answer(under_way.popleft(), fleet)
@@ -44,8 +46,10 @@ def answered(unanswered: Iterable[Row], fleet: Fleet, *, batch: int, workers: in
         pool.shutdown(cancel_futures=True)
 
 
-def _load(path: Path, specs: list[Preprocess]) -> Fitted:
-    image_HWC = images.decode(path)
+def _load(path: Path, *, specs: list[Preprocess], max_pixels: int) -> Fitted:
+    # Once, as large as the largest of them needs it.
+    least = max(spec.height for spec in specs), max(spec.width for spec in specs)
+    image_HWC = images.decode(path, least=least, max_pixels=max_pixels)
     return {spec: images.fit(image_HWC, spec) for spec in specs}
 
 
@@ -56,7 +60,7 @@ def _answer(chunk: list[tuple[Row, Future[Fitted] | None]], fleet: Fleet) -> lis
             continue
         # Not `result()` in a try: the error would hold this frame, and with it every pixel of the batch.
         err = future.exception()
-        if isinstance(err, images.PhotoError):
+        if isinstance(err, PhotoError):
             row.fail(str(err))
         else:
             photos.append(future.result())

@@ -44,6 +44,13 @@ def parser() -> argparse.ArgumentParser:
         "--batch", type=positive, metavar="N", help=f"photos at a time (default: {BATCH}, of large ones fewer)"
     )
     parser.add_argument(
+        "--max-megapixels",
+        type=positive,
+        default=images.MAX_PIXELS // 1_000_000,
+        metavar="N",
+        help="refuse larger photos, before they are decoded (default: %(default)s)",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument(
@@ -91,7 +98,13 @@ def predict(args: argparse.Namespace) -> int:
         progress("photos", total, quiet=args.quiet) as advance,
     ):
         try:
-            for row in answered(unanswered, fleet, batch=batch, workers=os.cpu_count() or 1):
+            for row in answered(
+                unanswered,
+                fleet,
+                batch=batch,
+                workers=os.cpu_count() or 1,
+                max_pixels=1_000_000 * args.max_megapixels,
+            ):
                 write(row)
                 tally.add(row)
                 advance(1)

@@ -102,8 +102,11 @@ class Predictor:
         import numpy as np
 
         asked = self._asked(category)
-        decoded = (_checked(photo) if isinstance(photo, np.ndarray) else images.decode(Path(photo)) for photo in photos)
-        fitted = [images.fit(image, self.bundle.preprocess) for image in decoded]
+        spec = self.bundle.preprocess
+        fitted = [
+            images.fit(_checked(photo), spec) if isinstance(photo, np.ndarray) else images.load(Path(photo), spec)
+            for photo in photos
+        ]
         return labelled(asked, self.probabilities(np.stack(fitted))) if fitted else []
 
     def probabilities(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:

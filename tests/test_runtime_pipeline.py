@@ -52,7 +52,7 @@ def summary(found: Sequence[Row]) -> list[tuple[str, str, str, str, list[str]]]:
 def test_every_photo_has_one_row_in_order_and_a_bad_one_costs_its_own_alone(fleet: Fleet, photos: list[Path]) -> None:
     found = list(rows(photos, fleet, batch=4, workers=2))
     assert [row.image for row in found] == photos
-    bad = {3: "not an image, or a damaged one: no decoder reads it", 8: "the file is empty"}
+    bad = {3: "not an image: it begins like no format that is read", 8: "the file is empty"}
     assert {index: row.error for index, row in enumerate(found) if row.status == "error"} == bad
     kinds = ["Shirt", "Hat", "Boot"]
     for index, row in enumerate(found):

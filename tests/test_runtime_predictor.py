@@ -17,6 +17,7 @@ from runtime import images
 from runtime.bundle import Artifact, Bundle, Verdict, load
 from runtime.engines import ENGINES
 from runtime.errors import UserError
+from runtime.headers import PhotoError
 from runtime.predictor import Predictor, choose, decide
 
 # Float32 sums over 256 pixels, in an order that may change with the batch, differ in the seventh digit.
@@ -70,7 +71,7 @@ def test_no_photos_give_no_rows(bundle_folder: Path) -> None:
 
 def test_a_photo_that_cannot_be_read_is_refused_by_its_reason(bundle_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
-    with Predictor.open(bundle_folder) as predictor, pytest.raises(images.PhotoError, match="the file is empty"):
+    with Predictor.open(bundle_folder) as predictor, pytest.raises(PhotoError, match="the file is empty"):
         predictor([tmp_path / "empty.jpg"])
 
 

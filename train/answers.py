@@ -16,6 +16,7 @@ import numpy as np
 from runtime import bundle, images
 from runtime.bundle import Category, Preprocess
 from runtime.errors import UserError, with_example
+from runtime.headers import PhotoError
 from runtime.predictor import Predictor, decide
 from runtime.terminal import Bar, progress
 from train import checkpoint, data, metrics
@@ -208,9 +209,9 @@ def _in_line(model: Model, table: Table, rows: np.ndarray, advance: Bar) -> Foun
         pixels = []
         for row in rows[start : start + BATCH]:
             try:
-                pixels.append(images.fit(images.decode(table.paths[row]), model.preprocess))
+                pixels.append(images.load(table.paths[row], model.preprocess))
                 kept.append(row)
-            except images.PhotoError as err:
+            except PhotoError as err:
                 unreadable.append(Lost(table.paths[row], "unreadable", str(err)))
         data.refuse_unreadable([lost.path for lost in unreadable], len(rows))
         if pixels:
@@ -222,8 +223,8 @@ def _in_line(model: Model, table: Table, rows: np.ndarray, advance: Bar) -> Foun
 def _reason(path: Path, spec: Preprocess) -> str:
     """Why a photo cannot be read, which the workers do not tell: there are few of them."""
     try:
-        images.fit(images.decode(path), spec)
-    except images.PhotoError as err:
+        images.load(path, spec)
+    except PhotoError as err:
         return str(err)
     return "at the first attempt"
 

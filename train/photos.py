@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from runtime import images
 from runtime.bundle import Preprocess
+from runtime.headers import PhotoError
 from train.augment import augment
 from train.config import MISSING, AugmentConfig
 from train.table import Table
@@ -78,8 +79,8 @@ class Photos(Dataset[Sample]):
             packed, labels_L = self._paths[item.row], self._labels_NL[item.row]
         path = Path(os.fsdecode(packed))
         try:
-            image_HWC = images.fit(images.decode(path), self._spec)
-        except images.PhotoError:
+            image_HWC = images.load(path, self._spec)
+        except PhotoError:
             return Sample(None, labels_L, item, path)
         if self._config:
             rng = np.random.default_rng((self._seed, item.row, item.draw, item.target))

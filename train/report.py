@@ -104,7 +104,7 @@ def _augmentation(model: Model, answers: Answers) -> dict[str, object]:
     if model.page is None:
         return {"probability": 0.0, "unchanged": "", "operations": [], "full_draws": []}
     config = model.page.preset.augment
-    photo_HWC = images.fit(images.decode(answers.paths[0]), model.preprocess)
+    photo_HWC = images.load(answers.paths[0], model.preprocess)
     operations = pictures.operations(photo_HWC, config, draws=DRAWS, longest=DRAW_PIXELS)
     return {
         "probability": config.probability,
