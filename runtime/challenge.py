@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from runtime.bundle import Category
 from runtime.errors import UserError
 from runtime.fleet import Row
-from runtime.table import csv_lines
+from runtime.output import Sheet
 
 MOST_ATTRIBUTES = 10
 COLUMNS = ("id", "Category", "len", *(f"attr_{index}" for index in range(1, MOST_ATTRIBUTES + 1)))
@@ -17,22 +15,36 @@ COLUMNS = ("id", "Category", "len", *(f"attr_{index}" for index in range(1, MOST
 DUMMY = "dummy_value"
 
 
-def cells(row: Row, category: Category | None) -> list[str]:
-    """A row's text under COLUMNS; `len` is 0 where no bundle serves the category, so that it stays a number."""
-    attributes = category.attributes if category else ()
-    found = (row.answers.get(attribute.name) for attribute in attributes)
-    labels = [answer.label if answer else DUMMY for answer in found]
-    return [row.id, row.category, str(len(attributes)), *labels, *[DUMMY] * (MOST_ATTRIBUTES - len(labels))]
+def sheet(categories: Mapping[str, Category], *, least: float = 0.0) -> Sheet:
+    """The submission of these categories, each by the name that the listing gives it.
 
-
-@contextmanager
-def csv_file(path: Path, categories: Mapping[str, Category]) -> Iterator[Callable[[Row], None]]:
-    """As `table.csv_file`, for rows of these categories, each by the name that the listing gives it."""
+    Args:
+        least: there is no answer where there is less confidence in it.
+    """
     for name, category in categories.items():
         if (count := len(category.attributes)) > MOST_ATTRIBUTES:
             raise UserError(
                 f"category {name!r} has {count} attributes, and a submission takes {MOST_ATTRIBUTES} at most\n"
                 "write them all with: --format table"
             )
-    with csv_lines(path, COLUMNS, newline="\n") as put:
-        yield lambda row: put(cells(row, categories.get(row.category)))
+    return Sheet(
+        columns=COLUMNS,
+        values=lambda row: cells(row, categories.get(row.category), least=least),
+        status=_status,
+        newline="\n",
+    )
+
+
+def cells(row: Row, category: Category | None, *, least: float = 0.0) -> list[str]:
+    """A row's text under COLUMNS; `len` is 0 where no bundle serves the category, so that it stays a number."""
+    attributes = category.attributes if category else ()
+    found = (row.answers.get(attribute.name) for attribute in attributes)
+    labels = [answer.label if answer and answer.confidence >= least else DUMMY for answer in found]
+    return [row.id, row.category, str(len(attributes)), *labels, *[DUMMY] * (MOST_ATTRIBUTES - len(labels))]
+
+
+def _status(texts: Sequence[str]) -> str:
+    """A row has no column for it: without a single answer its photo was not read."""
+    if texts[2] == "0":
+        return "skipped"
+    return "ok" if any(text != DUMMY for text in texts[3:]) else "error"

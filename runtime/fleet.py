@@ -63,6 +63,8 @@ class Fleet:
     """
 
     def __init__(self, served: Mapping[str, Served], *, router: Served | None = None, category: str = "") -> None:
+        self.top = 1
+        """How many labels an answer has."""
         self._served = served
         self._router = router
         self._category = category
@@ -168,7 +170,8 @@ class Fleet:
                 outputs = _outputs(predictor, [photos[index] for index in seen])
             slots = {index: slot for slot, index in enumerate(seen)}
             for name, indices in categories.items():
-                found = labelled(self._served[name].category, outputs, [slots[index] for index in indices])
+                category, places = self._served[name].category, [slots[index] for index in indices]
+                found = labelled(category, outputs, places, top=self.top)
                 for index, answers in zip(indices, found, strict=True):
                     rows[index].answers |= answers
 
@@ -177,8 +180,8 @@ class Fleet:
         page = router.predictor.bundle
         assert page.routes is not None
         leads, also_a_product = _leads(page), router.category in page.products
-        for row, answers in zip(rows, labelled(router.category, outputs), strict=True):
-            label, confidence = answers[page.routes.attribute]
+        for row, answers in zip(rows, labelled(router.category, outputs, top=self.top), strict=True):
+            label, confidence, _ = answers[page.routes.attribute]
             category = leads.get(label, "")
             if also_a_product:
                 row.category, row.answers = router.category.name, answers

@@ -29,7 +29,7 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
         patience = time.monotonic() + PATIENCE_S
-        while not _lock(handle):
+        while not is_free(handle):
             if time.monotonic() > patience:
                 raise UserError(
                     f"another {work} is writing to {folder}\nwait for it, or choose another folder with: --out DIR"
@@ -51,8 +51,8 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _lock(handle: int) -> bool:
-    """Whether the folder is ours now; the kernel lets go of it however this process ends, and no file is left."""
+def is_free(handle: int) -> bool:
+    """Whether the file or folder is ours now; the kernel lets go of it however this process ends."""
     import fcntl
 
     try:

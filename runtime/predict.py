@@ -8,16 +8,17 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime import bundle, challenge, images, listing, table
+from runtime import bundle, challenge, images, listing, output, table
 from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
 from runtime.fidelity import BATCH, batch_of
+from runtime.files import sha256_of
 from runtime.fleet import Fleet, Row
+from runtime.output import PARQUET, Sheet
 from runtime.pipeline import answered
 from runtime.terminal import note, positive, progress
 
@@ -30,7 +31,7 @@ FORMATS = ("table", "challenge")
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runtime.predict",
-        description="Read every attribute off each photo and write one row a file to a CSV table.",
+        description="Read every attribute off each photo and write a table with a row for each file.",
     )
     parser.add_argument("inputs", nargs="+", type=Path, metavar="PHOTOS", help="folders or files")
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="default: bundles/, else the shipped ones")
@@ -51,11 +52,26 @@ def parser() -> argparse.ArgumentParser:
         help="refuse larger photos, before they are decoded (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="default: %(default)s"
+        "--out",
+        type=Path,
+        default=Path("predictions.csv"),
+        metavar="FILE",
+        help="a .csv, .jsonl or .parquet file (default: %(default)s)",
     )
     parser.add_argument(
         "--format", choices=FORMATS, default="table", help="challenge: its submission file (default: %(default)s)"
     )
+    parser.add_argument(
+        "--top-k", type=positive, default=1, metavar="K", help="labels of each attribute, the likeliest first"
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=_share,
+        default=0.0,
+        metavar="P",
+        help="leave a label of less confidence blank, 0 to 1 (default: %(default)g)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or killed")
     parser.add_argument("--quiet", action="store_true", help="no progress, no table on the terminal")
     return parser
 
@@ -75,10 +91,13 @@ class Tally:
     shown: list[Row] = field(default_factory=list)
     unanswered: list[Row] = field(default_factory=list)
 
-    def add(self, row: Row) -> None:
+    def count(self, status: str) -> None:
         self.done += 1
-        self.failed += row.status == "error"
-        self.skipped += row.status == "skipped"
+        self.failed += status == "error"
+        self.skipped += status == "skipped"
+
+    def add(self, row: Row) -> None:
+        self.count(row.status)
         if len(self.shown) < SHOWN_ROWS:
             self.shown.append(row)
         if row.status != "ok" and len(self.unanswered) < TOLD_ROWS:
@@ -88,16 +107,22 @@ class Tally:
 def predict(args: argparse.Namespace) -> int:
     check(args)
     fleet, unanswered, total = work(args)
-    tally = Tally()
+    fleet.top = args.top_k
+    tally, before = Tally(), 0
     interrupted = False
     batch = args.batch or min(batch_of(spec.height, spec.width) for spec in fleet.specs)
     started = time.perf_counter()
-    with (
-        writer(args, fleet) as write,
-        fleet,
-        progress("photos", total, quiet=args.quiet) as advance,
-    ):
-        try:
+    try:
+        with (
+            output.opened(args.out, sheet(args, fleet), made_of(args, fleet, batch), resume=args.resume) as out,
+            fleet,
+            progress("photos", total, quiet=args.quiet) as advance,
+        ):
+            if args.resume:
+                for status in out.go_on(batch, unanswered):
+                    tally.count(status)
+                    advance(1)
+                before = tally.done
             for row in answered(
                 unanswered,
                 fleet,
@@ -105,19 +130,20 @@ def predict(args: argparse.Namespace) -> int:
                 workers=os.cpu_count() or 1,
                 max_pixels=1_000_000 * args.max_megapixels,
             ):
-                write(row)
+                out.write(row)
                 tally.add(row)
                 advance(1)
-        except KeyboardInterrupt:
-            interrupted = True
+    except KeyboardInterrupt:
+        interrupted = True
     if not args.quiet:
-        report(tally, total, time.perf_counter() - started, f"{args.format}: {args.out}")
+        report(args, tally, total, before, time.perf_counter() - started)
     # A submission has no column for reasons. In a table a skipped photo says why, and is no failure.
     blank = tally.failed + tally.skipped if args.format == "challenge" else 0
     if blank:
         tell(tally, blank)
     if interrupted:
-        note(f"interrupted: {args.out} holds the rows that were done")
+        done = f"{args.out} holds the rows that were done" if tally.done else "no row was done"
+        note(f"interrupted: {done}\ngo on with the same command and: --resume")
         return INTERRUPTED
     return PARTLY_DONE if blank or tally.failed else DONE
 
@@ -132,9 +158,13 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} is the listing itself\nchoose another file with: --out FILE")
     if args.format == "challenge" and not args.listing:
         raise UserError("--format challenge needs to know the ids and their categories\nadd: --listing test.csv")
+    if args.format == "challenge" and args.out.suffix.lower() in (".jsonl", ".ndjson", PARQUET):
+        raise UserError(f"the challenge's file is a CSV table\nname it so: --out {args.out.stem}.csv")
+    if args.format == "challenge" and args.top_k > 1:
+        raise UserError("the challenge's file has one label an attribute\nleave out: --top-k")
 
 
-def work(args: argparse.Namespace) -> tuple[Fleet, Iterable[Row], int]:
+def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
     """Who answers, the rows to be answered, and how many they are."""
     if args.listing:
         entries = listing.read(args.listing)
@@ -159,21 +189,31 @@ def folders(args: argparse.Namespace) -> Iterable[Path]:
     return bundle.find(root).values()
 
 
-def writer(args: argparse.Namespace, fleet: Fleet) -> AbstractContextManager[Callable[[Row], None]]:
-    """What writes a row in the format asked for."""
+def sheet(args: argparse.Namespace, fleet: Fleet) -> Sheet:
+    """What the file says of a row, in the format asked for."""
     if args.format == "challenge":
-        return challenge.csv_file(args.out, fleet.categories)
-    return table.csv_file(args.out, fleet.attributes)
+        return challenge.sheet(fleet.categories, least=args.min_confidence)
+    return table.sheet(fleet.attributes, top=args.top_k, least=args.min_confidence)
 
 
-def report(tally: Tally, total: int, seconds: float, written: str) -> None:
+def made_of(args: argparse.Namespace, fleet: Fleet, batch: int) -> list[object]:
+    """All that the answers hang on: a run goes on only with rows that it would have made itself."""
+    served = [(each.bundle.digest, *each.choice.identity) for each in fleet.predictors]
+    listed = sha256_of(args.listing) if args.listing else ""
+    options = (args.category, args.format, args.top_k, args.min_confidence, args.max_megapixels)
+    return [served, listed, options, batch]
+
+
+def report(args: argparse.Namespace, tally: Tally, total: int, before: int, seconds: float) -> None:
     """The first rows on the terminal, and one line on all of them."""
-    table.show(tally.shown)
+    table.show(tally.shown, least=args.min_confidence)
+    made = tally.done - before
     skipped = f", {tally.skipped} skipped" if tally.skipped else ""
-    more = f", the first {len(tally.shown)} shown" if tally.done > len(tally.shown) else ""
+    more = f", the first {len(tally.shown)} shown" if made > len(tally.shown) else ""
+    there = f", {before} of them before," if before else ""
     note(
-        f"{tally.done} of {total} photos in {seconds:.1f} s ({tally.done / seconds:.1f} images/s), "
-        f"{tally.failed} unreadable{skipped}{more}; {written}"
+        f"{tally.done} of {total} photos{there} in {seconds:.1f} s ({made / seconds:.1f} images/s), "
+        f"{tally.failed} unreadable{skipped}{more}; {args.format}: {args.out}"
     )
 
 
@@ -184,6 +224,16 @@ def tell(tally: Tally, blank: int) -> None:
         note(f"  {row.id!r}: {row.error}")
     if more := blank - len(tally.unanswered):
         note(f"  and {more} more; every reason is in the table of: --format table")
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, got {text!r}")
+    return number
 
 
 if __name__ == "__main__":

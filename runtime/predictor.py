@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import images, plans
-from runtime.bundle import Artifact, Bundle, Category, Verdict, checked_file, load, rebuild
+from runtime.bundle import Artifact, Attribute, Bundle, Category, Verdict, checked_file, load, rebuild
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.engines.cuda import gpu_here
 from runtime.errors import UserError
@@ -31,6 +31,8 @@ class Answer(NamedTuple):
 
     label: str
     confidence: float
+    others: tuple[Answer, ...] = ()
+    """The next best, where more than one was asked for."""
 
 
 class Choice(NamedTuple):
@@ -39,6 +41,11 @@ class Choice(NamedTuple):
     artifact: Artifact
     engine: str
     verdict: Verdict
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """All that a photo's answers hang on, beside the photo."""
+        return self.artifact.sha256, self.engine, self.verdict.hint
 
 
 class Predictor:
@@ -90,7 +97,7 @@ class Predictor:
         self._stack.close()
 
     def __call__(
-        self, photos: Iterable[Path | str | np.ndarray], category: str | None = None
+        self, photos: Iterable[Path | str | np.ndarray], category: str | None = None, *, top_k: int = 1
     ) -> list[dict[str, Answer]]:
         """Each photo's attributes, by name; a path is decoded, an array is uint8 RGB [H, W, 3].
 
@@ -98,6 +105,7 @@ class Predictor:
 
         Args:
             category: which of the bundle's categories the photos are of, by name or slug, where it serves several.
+            top_k: how many labels an attribute has, the likeliest first, the others in its answer's `others`.
         """
         import numpy as np
 
@@ -107,7 +115,7 @@ class Predictor:
             images.fit(_checked(photo), spec) if isinstance(photo, np.ndarray) else images.load(Path(photo), spec)
             for photo in photos
         ]
-        return labelled(asked, self.probabilities(np.stack(fitted))) if fitted else []
+        return labelled(asked, self.probabilities(np.stack(fitted)), top=top_k) if fitted else []
 
     def probabilities(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         """By output name, float32 [B, K], for uint8 RGB images of the bundle's size."""
@@ -129,27 +137,55 @@ class Predictor:
 
 
 def labelled(
-    category: Category, outputs: Mapping[str, np.ndarray], rows: Sequence[int] | None = None
+    category: Category, outputs: Mapping[str, np.ndarray], rows: Sequence[int] | None = None, *, top: int = 1
 ) -> list[dict[str, Answer]]:
-    """The category's attributes, by name, for each row of a graph's outputs [B, K], or for these rows alone."""
+    """The category's attributes, by name, for each row of a graph's outputs [B, K], or for these rows alone.
+
+    Args:
+        top: how many labels each has, the further ones in `others`; of fewer classes all.
+    """
     columns = []
     for attribute in category.attributes:
         probabilities_BK = outputs[attribute.output]
-        chosen = decide(probabilities_BK if rows is None else probabilities_BK[rows], attribute.offsets)
-        columns.append([Answer(attribute.classes[index], confidence) for index, confidence in chosen])
+        if rows is not None:
+            probabilities_BK = probabilities_BK[rows]
+        if top == 1:
+            chosen = decide(probabilities_BK, attribute.offsets)
+            columns.append([Answer(attribute.classes[index], confidence) for index, confidence in chosen])
+        else:
+            columns.append([_answer(attribute, row) for row in ranked(probabilities_BK, attribute.offsets, top)])
     names = [attribute.name for attribute in category.attributes]
     return [dict(zip(names, answers, strict=True)) for answers in zip(*columns, strict=True)]
 
 
 def decide(probabilities_BK: np.ndarray, offsets: tuple[float, ...] = ()) -> list[tuple[int, float]]:
     """Each row's class and its probability; offsets shift the choice in log space, never the probability."""
+    chosen = _scores(probabilities_BK, offsets).argmax(axis=1)
+    return [(int(index), float(row[index])) for index, row in zip(chosen, probabilities_BK, strict=True)]
+
+
+def ranked(probabilities_BK: np.ndarray, offsets: tuple[float, ...], top: int) -> list[list[tuple[int, float]]]:
+    """Each row's `top` best classes, or all where there are fewer, as `decide` has the first."""
+    # Stable: of equals the first comes first, as for argmax.
+    order_BK = (-_scores(probabilities_BK, offsets)).argsort(axis=1, kind="stable")[:, :top]
+    return [
+        [(int(index), float(row[index])) for index in order]
+        for order, row in zip(order_BK, probabilities_BK, strict=True)
+    ]
+
+
+def _scores(probabilities_BK: np.ndarray, offsets: tuple[float, ...]) -> np.ndarray:
     import numpy as np
 
-    scores_BK = probabilities_BK
-    if offsets:
-        scores_BK = np.log(np.maximum(probabilities_BK, 1e-12)) + np.asarray(offsets, np.float32)
-    chosen = scores_BK.argmax(axis=1)
-    return [(int(index), float(row[index])) for index, row in zip(chosen, probabilities_BK, strict=True)]
+    if not offsets:
+        return probabilities_BK
+    scores_BK: np.ndarray = np.log(np.maximum(probabilities_BK, 1e-12)) + np.asarray(offsets, np.float32)
+    return scores_BK
+
+
+def _answer(attribute: Attribute, best: Sequence[tuple[int, float]]) -> Answer:
+    first, *others = (Answer(attribute.classes[index], confidence) for index, confidence in best)
+    return first._replace(others=tuple(others))
 
 
 def choose(bundle: Bundle, *, engine: str, precision: str | None, folder: Path | None = None) -> Choice:

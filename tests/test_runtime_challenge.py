@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import challenge
+from runtime import challenge, output
 from runtime.bundle import Attribute, Category
 from runtime.errors import UserError
 from runtime.fleet import Row
@@ -22,9 +22,9 @@ def category(name: str, *attributes: str) -> Category:
 
 
 def written(path: Path, rows: list[Row], *categories: Category) -> str:
-    with challenge.csv_file(path, {each.name: each for each in categories}) as write:
+    with output.opened(path, challenge.sheet({each.name: each for each in categories}), []) as out:
         for row in rows:
-            write(row)
+            out.write(row)
     return path.read_bytes().decode()
 
 
@@ -64,8 +64,8 @@ def test_more_attributes_than_a_submission_has_columns_are_refused_before_anythi
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     path.write_text("old")
-    with challenge.csv_file(path, {}) as write:
-        write(Row(image=Path("1.jpg"), id="1"))
+    with output.opened(path, challenge.sheet({}), []) as out:
+        out.write(Row(image=Path("1.jpg"), id="1"))
         assert path.read_text() == "old"
     assert path.read_text().startswith(HEADER)
     assert list(tmp_path.iterdir()) == [path]

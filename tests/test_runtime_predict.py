@@ -408,8 +408,8 @@ def test_ctrl_c_leaves_a_whole_table_of_the_rows_done_and_exit_code_130(
     process = subprocess.Popen([sys.executable, "-c", code, *args], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
-        # The unfinished table has content once the first rows have left the writer's buffer.
-        while not any(part.stat().st_size for part in out.parent.glob(".*.part")):
+        # A header, and then rows.
+        while not any(part.read_bytes().count(b"\n") > 2 for part in out.parent.glob(".*.part")):
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < deadline, "no row was written within a minute"
             time.sleep(0.01)
@@ -419,12 +419,17 @@ def test_ctrl_c_leaves_a_whole_table_of_the_rows_done_and_exit_code_130(
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert said == f"interrupted: {out} holds the rows that were done\n"
+    assert said == f"interrupted: {out} holds the rows that were done\ngo on with the same command and: --resume\n"
     rows = table(out)
     assert 0 < len(rows) < 3000
     assert [Path(row["image"]).name for row in rows] == [f"{index:04d}.jpg" for index in range(len(rows))]
     assert {(row["status"], row["colour"]) for row in rows} == {("ok", "red")}
-    assert list(out.parent.iterdir()) == [out]
+    # What is done is there to go on from; a run to the end leaves nothing else.
+    whole = out.with_name("whole.csv")
+    assert main([*args[:4], str(whole), *args[5:]]) == 0
+    assert main([*args, "--resume"]) == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert set(out.parent.iterdir()) == {out, whole}
 
 
 def test_help_is_instant_and_loads_nothing_heavy() -> None:

@@ -6,14 +6,12 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from runtime import table
-from runtime.errors import UserError
+from runtime import output, table
 from runtime.fleet import Row
 from runtime.predictor import Answer
 
@@ -33,9 +31,9 @@ def read(path: Path) -> list[list[str]]:
 
 
 def write(path: Path, rows: Iterable[Row], attributes: Sequence[str]) -> list[list[str]]:
-    with table.csv_file(path, attributes) as write_row:
+    with output.opened(path, table.sheet(attributes), []) as out:
         for row in rows:
-            write_row(row)
+            out.write(row)
     return read(path)
 
 
@@ -54,15 +52,33 @@ def test_the_columns_are_those_of_every_row_and_then_each_attribute_beside_its_c
     ]
 
 
-def test_confidences_have_four_decimals_and_what_does_not_apply_is_blank() -> None:
-    attributes = ["kind", "neck", "colour"]
-    assert table.cells(ROUTED, attributes) == [
-        *("photos/a.jpg", "Shirt", "0.9877", "Garment", "ok", ""),
-        *("Shirt", "0.9877", "", "", "red", "0.3333"),
-    ]
-    assert table.cells(UNREADABLE, attributes) == ["photos/b.jpg", "", "", "", "error", "the file is empty", *[""] * 6]
+def test_confidences_have_four_decimals_and_what_does_not_apply_is_blank(tmp_path: Path) -> None:
     certain = Row(image=Path("c.jpg"), answers={"kind": Answer("Hat", 1.0)})
-    assert table.cells(certain, ["kind"])[-2:] == ["Hat", "1.0000"]
+    _, *rows = write(tmp_path / "out.csv", [ROUTED, UNREADABLE, certain], ["kind", "neck", "colour"])
+    assert rows == [
+        ["photos/a.jpg", "Shirt", "0.9877", "Garment", "ok", "", "Shirt", "0.9877", "", "", "red", "0.3333"],
+        ["photos/b.jpg", "", "", "", "error", "the file is empty", *[""] * 6],
+        ["c.jpg", "", "", "", "ok", "", "Hat", "1.0000", *[""] * 4],
+    ]
+
+
+def test_of_several_labels_the_further_ones_have_columns_with_a_number(tmp_path: Path) -> None:
+    names = ["colour", "colour_confidence", "colour_2", "colour_2_confidence", "colour_3", "colour_3_confidence"]
+    assert table.columns(["colour"], top=3)[6:] == names
+    # Of two classes there is no third.
+    ranked = Row(image=Path("a.jpg"), answers={"colour": Answer("red", 0.6, (Answer("blue", 0.4),))})
+    assert table.values(ranked, ["colour"], top=3)[6:] == ["red", 0.6, "blue", 0.4, None, None]
+    assert table.values(ranked, ["colour"], top=1)[6:] == ["red", 0.6]
+    assert table.values(UNREADABLE, ["colour"], top=3)[6:] == [None] * 6
+
+
+def test_a_label_of_too_little_confidence_is_blank_and_its_confidence_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert table.values(ROUTED, ["kind", "colour"], least=0.5)[6:] == ["Shirt", 0.98765, None, 1 / 3]
+    table.show([ROUTED], least=0.5)
+    shown = capsys.readouterr().out
+    assert "kind Shirt 0.99" in shown and "red" not in shown
 
 
 def test_a_table_without_rows_has_its_header(tmp_path: Path) -> None:
@@ -89,61 +105,6 @@ def test_any_file_name_comes_back_from_the_table_byte_for_byte(tmp_path: Path, n
     (_, found) = write(tmp_path / "out.csv", [row], ["colour"])
     assert os.fsencode(found[0]) == name
     assert found[6:] == ['a "b", c', "0.5000"]
-
-
-def test_the_old_table_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    path.write_text("old")
-    with table.csv_file(path, ["kind"]) as write_row:
-        write_row(ROUTED)
-        assert path.read_text() == "old"
-    assert len(read(path)) == 2
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_error_on_the_way_leaves_the_old_table_and_nothing_beside_it(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
-    path = tmp_path / "out.csv"
-    path.write_text("old")
-
-    def failing() -> Iterator[Row]:
-        yield ROUTED
-        raise error("on the way")
-
-    with pytest.raises(error, match="on the way"):
-        write(path, failing(), ["kind"])
-    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("out.csv", "old")]
-
-
-def test_a_table_that_cannot_be_written_is_refused_before_any_work_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("folder").mkdir()
-    Path("file").write_text("mine")
-    os.mkfifo("pipe")
-    before = sorted(tmp_path.rglob("*"))
-    for name in (".", "/", "..", "folder", "folder/", "pipe", "file/out.csv", "/proc/out.csv", "x" * 300):
-        with (
-            pytest.raises(UserError, match=rf"^cannot write {Path(name)}: .+\nchoose another file with: --out FILE$"),
-            table.csv_file(Path(name), []),
-        ):
-            pytest.fail(f"{name!r} was taken for a file that can be written")
-    assert sorted(tmp_path.rglob("*")) == before
-    assert Path("file").read_text() == "mine"
-    assert Path("pipe").is_fifo()
-
-
-def test_a_disk_that_fills_up_on_the_way_leaves_the_old_table_and_nothing_beside_it(
-    tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]]
-) -> None:
-    path = tmp_path / "out.csv"
-    path.write_text("old")
-    refusal = r"^cannot write \S+out\.csv: File too large\nchoose another file"
-    with largest_file(10_000), pytest.raises(UserError, match=refusal):
-        write(path, [ROUTED] * 10_000, ["kind"])
-    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("out.csv", "old")]
 
 
 def test_the_terminal_shows_what_each_photo_gave_or_why_it_gave_nothing(capsys: pytest.CaptureFixture[str]) -> None:
