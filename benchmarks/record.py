@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import platform
 import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import runtime
+from runtime import machine
 from runtime.bundle import slug_of
 from runtime.files import replace_file
 
@@ -32,8 +31,6 @@ PACKAGES = (
     "nncf",
     "scikit-learn",
 )
-# What decides how fast a processor multiplies matrices, as Linux names it.
-INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +123,13 @@ def keep(
 ) -> Path:
     """Save figures with the date, the machine and the versions between; `model` of the head names the file."""
     today = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
-    machine = hardware()
+    here = hardware()
     content = {
         **head,
         "date": today,
         "full": full,
-        "machine": f"{machine['cpu']}, {machine['cores']} cores",
-        "hardware": machine,
+        "machine": f"{here['cpu']}, {here['cores']} cores",
+        "hardware": here,
         "load_before": round(load_before, 2),
         "versions": versions(),
         **body,
@@ -144,16 +141,11 @@ def keep(
 
 def hardware() -> dict[str, object]:
     """The processor, its cores, and those of its instruction sets that matter here."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    fields = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
-    known = set(fields.get("flags", fields.get("Features", "")).split())
+    found = machine.processor()
     return {
-        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "instructions": [name for name in INSTRUCTIONS if name in known],
+        "cpu": found.name,
+        "cores": found.cores,
+        "instructions": list(found.instructions),
         "system": platform.system(),
     }
 
@@ -168,11 +160,7 @@ def machine_slug() -> str:
 def versions() -> dict[str, str]:
     """Of Python and of each package that had a part in it; those not installed are left out."""
     found = {"facet-edge": runtime.__version__, "python": ".".join(map(str, sys.version_info[:3]))}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    found |= {package: known for package in PACKAGES if (known := machine.version_of(package))}
     return found
 
 

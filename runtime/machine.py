@@ -1,0 +1,56 @@
+"""The machine that this runs on, as far as speed hangs on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+# What decides how fast a processor multiplies matrices, as Linux names it.
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processor:
+    """What multiplies."""
+
+    name: str
+    cores: int
+    instructions: tuple[str, ...]
+    """Those of INSTRUCTIONS that it has."""
+
+
+def processor() -> Processor:
+    """This machine's processor."""
+    fields = _fields("/proc/cpuinfo")
+    known = set(fields.get("flags", fields.get("Features", "")).split())
+    return Processor(
+        name=fields.get("model name") or platform.processor() or platform.machine(),
+        cores=os.cpu_count() or 1,
+        instructions=tuple(name for name in INSTRUCTIONS if name in known),
+    )
+
+
+def memory_gb() -> float:
+    """Of the machine, in 10^9 bytes; 0 where it cannot be told."""
+    kib = re.match(r"\d+", _fields("/proc/meminfo").get("MemTotal", ""))
+    return int(kib[0]) * 1024 / 1e9 if kib else 0.0
+
+
+def version_of(package: str) -> str:
+    """Of an installed distribution; empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _fields(path: str) -> dict[str, str]:
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        lines = []
+    return dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
