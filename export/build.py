@@ -194,7 +194,7 @@ def order(folder: Path, page: Checkpoint, wanted: Serving, args: argparse.Namesp
 
     if (args.out / page.slug / checkpoint.PAGE).exists():
         raise UserError(f"{args.out / page.slug} is a checkpoint: bundles go elsewhere\nname a folder with: --out DIR")
-    data = data_folder(args.data, page.provenance)
+    data = data_folder(args.data, folder, page.provenance)
     options = {name: getattr(args, name) for name in ("calibration_photos", "gate_photos", "allow_drop")}
     options["engines"] = wanted.terms.engines
     jobs = artifacts.jobs(args.precision, wanted.plans)
@@ -271,15 +271,21 @@ def default_checkpoints(quiet: bool) -> Path:
     return EXAMPLE_CHECKPOINTS
 
 
-def data_folder(asked: Path | None, provenance: dict[str, str]) -> Path:
-    """Where photos for calibration and gate come from: as asked, else what was trained on, else the example."""
+def data_folder(asked: Path | None, folder: Path, provenance: dict[str, str]) -> Path:
+    """Where photos for calibration and gate of the checkpoint in `folder` come from: as asked, else what it was trained
+    on, else, for the shipped one, the example."""
     if asked:
         return asked
-    trained_on = provenance.get("data")
-    for folder in (*([Path(trained_on)] if trained_on else []), EXAMPLE_DATA):
-        if (folder / "train.csv").is_file():
-            return folder
-    raise UserError("the photos that this checkpoint was trained on are not here\nname a data folder with: --data DIR")
+    trained_on = provenance.get("data", "")
+    if trained_on and (Path(trained_on) / "train.csv").is_file():
+        return Path(trained_on)
+    # What the shipped checkpoint was trained on has the example data in it.
+    if folder.resolve().parent == EXAMPLE_CHECKPOINTS and (EXAMPLE_DATA / "train.csv").is_file():
+        return EXAMPLE_DATA
+    where = f"are not in {trained_on}" if trained_on else "are not known"
+    raise UserError(
+        f"the photos that the checkpoint in {folder} was trained on {where}\nname their folder with: --data DIR"
+    )
 
 
 def _points(text: str) -> float:

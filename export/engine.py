@@ -85,7 +85,10 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
 def profile_of(args: argparse.Namespace) -> Profile:
     """The profile asked for; UserError where the three are not in order."""
     minimum, best, maximum = args.batch
-    return Profile(min_batch=minimum, opt_batch=best, max_batch=maximum)
+    try:
+        return Profile(min_batch=minimum, opt_batch=best, max_batch=maximum)
+    except ValueError as err:
+        raise UserError(f"{err}\ngive them in that order with: --batch 1 8 32") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from runtime import images
 from runtime.errors import UserError
 from runtime.fidelity import batch_of
 from runtime.headers import PhotoError
+from runtime.terminal import note
 from train import data
 from train.config import MISSING
 
@@ -144,9 +145,12 @@ def _photos_of(folder: Path, count: int) -> list[Path]:
         found = images.find([folder])
     except UserError as err:
         raise UserError(f"{str(err).splitlines()[0]}\nname a folder of photos with: --calibration DIR") from None
-    kept = [path for path in spread(found, count) if _is_readable(path)]
+    whole = [path for path in found if images.has_header(path)]
+    kept = [path for path in spread(whole, count) if _is_readable(path)]
     if not kept:
         raise UserError(f"no photo in {folder} can be read\nname a folder of photos with: --calibration DIR")
+    if lost := len(found) - len(whole) + min(count, len(whole)) - len(kept):
+        note(f"{lost} of {len(found)} files in {folder} cannot be read, and do not calibrate")
     return kept
 
 

@@ -37,7 +37,10 @@ def asked(root: Path, names: Sequence[str], *, split: bool) -> dict[Path, list[s
                     f"{slug!r} is one of the categories of {joint}, a joint checkpoint: one bundle for all\n"
                     "build a bundle for each with: --split"
                 )
-            raise UserError(f"no checkpoint of {slug!r} in {root}; have: {', '.join(have)}")
+            raise UserError(
+                f"no checkpoint of {slug!r} in {root}; have: {', '.join(have)}\n"
+                f"name the folder that holds it with: --checkpoints DIR, or train it with: python -m train.fit"
+            )
     made: dict[Path, list[str]] = {}
     by_slug: dict[str, Path] = {}
     for offer in offers:

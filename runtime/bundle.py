@@ -7,6 +7,8 @@ the new one. `digest` covers the page itself, `sha256` every file it names, so t
 from __future__ import annotations
 
 import hashlib
+import math
+import mmap
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -25,8 +27,12 @@ PAGE = "bundle.json"
 ROUTER, ROUTED_BY = "Router", "Category"
 # The graph's own: an attribute called so would have its output taken.
 RESERVED = frozenset({"images", "features"})
+_HERE = Path(__file__).resolve().parent
+_EXAMPLES = _HERE.parent / "examples"
 State = Literal["passed", "refused", "unrun"]
 Precision = Literal["fp32", "fp16", "int8"]
+LARGEST_BATCH = 1024
+"""Of a plan, whose buffers hold so many photos."""
 LARGEST_SIDE = 16384
 """Of the photos that a network takes: more is a slip, and no machine's memory."""
 
@@ -44,6 +50,8 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         if not all(1 <= side <= LARGEST_SIDE for side in (self.height, self.width)):
             raise ValueError(f"photos of {self.height} x {self.width} px")
+        if not all(0 < deviation < math.inf for deviation in self.std) or not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"pixels normalised by mean {self.mean} and std {self.std}")
 
 
 class Attribute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,9 +112,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What the buffers are sized for: 14 MB of pixels at 384 px; larger batches run in pieces."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
-            raise UserError(
-                "a profile's batches must rise from 1 up; "
+        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch <= LARGEST_BATCH:
+            raise ValueError(
+                f"a plan's batches must rise from 1 to {LARGEST_BATCH} at most; "
                 f"got min {self.min_batch}, opt {self.opt_batch}, max {self.max_batch}"
             )
 
@@ -184,7 +192,7 @@ class _SchemaOnly(msgspec.Struct):
 
 def slug_of(name: str) -> str:
     """The folder name of a category: `Women Tops & Tunics` -> `women-tops-tunics`."""
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    slug = re.sub(r"[\W_]+", "-", name.lower()).strip("-")
     if not slug:
         raise UserError(f"category {name!r} has no letter or digit to name a folder by")
     return slug
@@ -232,8 +240,7 @@ def default_root() -> tuple[Path, bool]:
     """Where bundles are looked for when nobody says, and whether that is the set shipped as an example."""
     if Path("bundles").is_dir():
         return Path("bundles"), False
-    here = Path(__file__).resolve().parent
-    for shipped in (here.parent / "examples" / "bundles", here / "shipped"):
+    for shipped in (_EXAMPLES / "bundles", _HERE / "shipped"):
         if shipped.is_dir():
             return shipped, True
     raise UserError(
@@ -294,6 +301,14 @@ def _fault(bundle: Bundle) -> str:
         return f"a verdict is of an engine that there is not: {min(unknown)!r}"
     if any("\0" in name for name in _files(bundle)):
         return "a file's name has a zero byte"
+    names = [artifact.file for artifact in bundle.artifacts]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        return f"it lists {repeated[0]} twice"
+    for artifact in bundle.artifacts:
+        if artifact.profile and artifact.file.endswith(".onnx"):
+            return f"{artifact.file} has the batches of a plan, and is a graph"
+        if stray := [one.engine for one in artifact.verdicts if not artifact.file.endswith(ENGINES[one.engine].suffix)]:
+            return f"{artifact.file} has a verdict of {stray[0]}, which does not read such files"
     return ""
 
 
@@ -309,7 +324,18 @@ def checked_file(folder: Path, file: str, sha256: str) -> Path:
             f"{path} was changed after it was built: sha256 {seen[:12]}, expected {sha256[:12]}\n"
             f"{rebuild(folder, file)}"
         )
+    if path.suffix == ".onnx" and _keeps_weights_elsewhere(path):
+        raise UserError(
+            f"{path} keeps weights in another file, which no hash of the page covers\n{rebuild(folder, file)}"
+        )
     return path
+
+
+def _keeps_weights_elsewhere(path: Path) -> bool:
+    """Whether an ONNX file names another for some of its tensors: the key `location` of one, as protobuf writes it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found: int = content.find(b"\x0a\x08location\x12")
+    return found >= 0
 
 
 def verify(folder: Path) -> Bundle:
@@ -348,16 +374,38 @@ def rebuild(folder: Path, file: str = "", *, target: str = "") -> str:
     Args:
         target: the kind of GPU to make a plan for, instead of the one that the file's name tells.
     """
+    page = _whatever_is_left(folder)
     if not file.endswith(".plan"):
+        if _is_shipped(folder) and not (_EXAMPLES / "checkpoints" / folder.name).is_dir():
+            return f"it came with facet-edge: get it back by installing that again, or with: git checkout -- {folder}"
         lie_there = [one for one in get_args(Precision) if any(folder.glob(f"model.{one}.*")) or f".{one}." in file]
         precisions = f"--precision {' '.join(lie_there)} " if lie_there else ""
-        build = f"--category {shlex.quote(folder.resolve().name)} {precisions}--out {shlex.quote(str(folder.parent))}"
+        slug = page.slug if page else folder.resolve().name
+        # A bundle lies in the folder that is named after it: one that was renamed since is built beside.
+        build = f"--category {shlex.quote(slug)} {precisions}--out {shlex.quote(str(folder.parent))}"
         return f"rebuild it with: python -m export.build {build}"
     # As plans are named: model.<precision>[.<target>].<digits of its sha256>.plan
     named = re.match(r"model\.(fp32|fp16|int8)\.(?:(sm\d+)\.)?", file)
     precision, target = (named[1], target or named[2]) if named else ("", target)
-    flags = f"{precision and f'--precision {precision} '}{f'--target {target} ' if target else ''}--rebuild"
-    return f"rebuild it with: python -m export.engine {shlex.quote(str(folder))} {flags}"
+    profiles = [one.profile for one in page.artifacts if one.file == file and one.profile] if page else []
+    flags = [f"--precision {precision}"] if precision else []
+    flags += [f"--target {target}"] if target else []
+    flags += [f"--batch {one.min_batch} {one.opt_batch} {one.max_batch}" for one in profiles if one != Profile()]
+    command = " ".join(["python -m export.engine", shlex.quote(str(folder)), *flags, "--rebuild"])
+    return f"rebuild it with: {command}"
+
+
+def _whatever_is_left(folder: Path) -> Bundle | None:
+    """The bundle's page, though it may have been changed: for what an error says alone."""
+    try:
+        refuse_pipe(folder / PAGE)
+        return msgspec.json.decode((folder / PAGE).read_bytes(), type=Bundle)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _is_shipped(folder: Path) -> bool:
+    return folder.resolve().parent in {_EXAMPLES / "bundles", _HERE / "shipped"}
 
 
 def _digest(bundle: Bundle) -> str:

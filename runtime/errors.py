@@ -32,7 +32,9 @@ def exit_code(command: Callable[[], int], *, extra: str = "") -> int:
     try:
         return command()
     except UserError as err:
-        print(f"error: {err}", file=sys.stderr)
+        from runtime.terminal import note
+
+        note(f"error: {err}")
         return USER_MISTAKE
     except ModuleNotFoundError as err:
         missing = next((name for name, modules in _EXTRAS.items() if err.name in modules), None)

@@ -106,6 +106,15 @@ def decode(path: Path, *, least: tuple[int, int] | None = None, max_pixels: int 
     return _upright(_decoded(content, header, least), header.orientation)
 
 
+def has_header(path: Path) -> bool:
+    """Whether the file begins and ends as a photo does; what lies between is not decoded."""
+    try:
+        headers.read(_content(path))
+    except PhotoError:
+        return False
+    return True
+
+
 def _content(path: Path) -> bytes:
     try:
         # A pipe would never end, and a file of this size is not a photo.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from runtime import images
 from runtime.errors import UserError
+from runtime.files import refuse_pipe
 from runtime.fleet import Row
 
 COLUMNS = ("id", "Category")
@@ -33,6 +34,7 @@ def photo_of(id: str) -> str:
 def read(path: Path) -> list[Entry]:
     """The lines of a listing, in its order; UserError when it is not one."""
     try:
+        refuse_pipe(path)
         # Spreadsheets put a byte order mark first: utf-8-sig takes it off.
         with path.open(newline="", encoding="utf-8-sig") as file:
             entries = list(_entries(path, csv.reader(file, strict=True)))
@@ -41,15 +43,20 @@ def read(path: Path) -> list[Entry]:
             f"cannot read {path}: {err.strerror}\nname the challenge's test.csv with: --listing FILE"
         ) from None
     except UnicodeDecodeError as err:
-        raise UserError(
-            f"{path} is not UTF-8 text: byte 0x{err.object[err.start]:02x}, {err.reason}\n"
-            f"save it as CSV UTF-8, or convert it with: iconv -f WINDOWS-1252 -t UTF-8 {quote(str(path))} > utf8.csv"
-        ) from None
+        raise not_utf8(path, err) from None
     except csv.Error as err:
         raise UserError(f"{path} is not a CSV table: {err}\n{FIRST_LINE}") from None
     if not entries:
         raise UserError(f"{path} has no rows\nbelow {','.join(COLUMNS)} add a line for each photo, such as: 12,Sarees")
     return entries
+
+
+def not_utf8(path: Path, err: UnicodeDecodeError) -> UserError:
+    """The error for a table of another encoding, as spreadsheets write them."""
+    return UserError(
+        f"{path} is not UTF-8 text: byte 0x{err.object[err.start]:02x}, {err.reason}\n"
+        f"save it as CSV UTF-8, or convert it with: iconv -f WINDOWS-1252 -t UTF-8 {quote(str(path))} > utf8.csv"
+    )
 
 
 def photos(entries: Sequence[Entry], inputs: Sequence[Path]) -> dict[str, Path]:

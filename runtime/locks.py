@@ -44,6 +44,18 @@ def locked(folder: Path, work: str) -> Iterator[None]:
                 empty.rmdir()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether another process has the folder now."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not is_free(handle)
+    finally:
+        os.close(handle)
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()

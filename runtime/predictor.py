@@ -250,7 +250,8 @@ def _held(bundle: Bundle) -> str:
 def _build(folder: Path, bundle: Bundle, engine: str, precision: str | None) -> str:
     """The command for an artifact that the engine reads; plans are made of the bundle's own graphs."""
     if engine == "auto" or ENGINES[engine].suffix == ".onnx":
-        return f"python -m export.build --precision {precision or 'fp16'}"
+        where = f"--category {bundle.slug} --out {shlex.quote(str(folder.parent))}"
+        return f"python -m export.build --precision {precision or 'fp16'} {where}"
     graphs = {artifact.precision for artifact in bundle.artifacts if artifact.file.endswith(".onnx")}
     source = precision or next((name for name in GPU_ORDER if name in graphs), GPU_ORDER[0])
     target = f" --target {gpu_here() or 'sm89'}" if engine == "tensorrt-rtx" else ""

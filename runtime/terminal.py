@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+# Of what is told: a file may put anything into an error's line.
+LONGEST_LINE = 2000
 
 
 def positive(text: str) -> int:
@@ -69,9 +75,13 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, "nobody reads it any more")
+
+    console = Piped()
     if not console.is_terminal:
-        console = Console(width=10_000)
+        console = Piped(width=10_000)
     table = Table(title=title or None, title_justify="left")
     # What steers a terminal, and what it cannot show, is no part of a table.
     shown = [[_printable(cell, console.encoding) for cell in row] for row in rows]
@@ -83,17 +93,22 @@ def print_table(
     for row in shown:
         # Text, not str: a file name may hold brackets that rich would take for markup.
         table.add_row(*map(Text, row))
-    console.print(table)
-    for line in below:
-        console.print(Text(_printable(line, console.encoding)))
+    try:
+        console.print(table)
+        for line in below:
+            console.print(Text(_printable(line, console.encoding)))
+    except OSError as err:  # `| head`, or a full disk: what a command leaves in files is not to be lost with it
+        note(f"the table cannot be shown: {err.strerror}")
+        # What is said later, and the rest of this at the end, goes where there is room.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(message: str, *, quiet: bool = False) -> None:
-    """One line on stderr, beside the results."""
+    """A line or two on stderr, beside the results; what a file says in them is neither obeyed nor shown in full."""
     if not quiet:
-        import sys
-
-        print(message, file=sys.stderr)
+        encoding = sys.stderr.encoding or "utf-8"
+        lines = (_printable(line[:LONGEST_LINE], encoding) for line in message.split("\n"))
+        print("\n".join(lines), file=sys.stderr)
 
 
 def _longest_word(column: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from export import artifacts, build, parity, table
 from runtime import bundle, files, images
 from runtime.engines import ENGINES
 from runtime.engines.cuda import why_no_gpu
+from runtime.errors import UserError
 from runtime.fidelity import LIMITS, hints
 from runtime.predictor import Predictor
 from tests import export_parts
@@ -200,7 +201,10 @@ def test_a_plan_alone_is_made_of_a_graph_that_passed_somewhere(checkpoints: Path
     ("options", "said"),
     [
         (("--engine", "openvino", "--target", "sm89"), "add it: --engine openvino tensorrt-rtx"),
-        (("--batch", "4", "2", "8"), "a profile's batches must rise from 1 up; got min 4, opt 2, max 8"),
+        (
+            ("--batch", "4", "2", "8"),
+            "a plan's batches must rise from 1 to 1024 at most; got min 4, opt 2, max 8\ngive them in that",
+        ),
         (("--engine", "tensorrt"), "engine 'tensorrt' is not installed\ninstall it with: pip install"),
     ],
 )
@@ -213,9 +217,15 @@ def test_what_cannot_be_built_for_is_said_before_anything_is_made(
 
 
 def test_data_is_looked_for_where_asked_then_where_it_was_trained_on(data: Path, tmp_path: Path) -> None:
-    assert build.data_folder(tmp_path, {"data": str(data)}) == tmp_path
-    assert build.data_folder(None, {"data": str(data)}) == data
-    assert build.data_folder(None, {"data": str(tmp_path / "gone")}) == build.EXAMPLE_DATA
+    assert build.data_folder(tmp_path, tmp_path, {"data": str(data)}) == tmp_path
+    assert build.data_folder(None, tmp_path, {"data": str(data)}) == data
+    # Of another's photos the gate would say nothing: the example's are for the shipped checkpoint alone.
+    gone = {"data": str(tmp_path / "gone")}
+    assert build.data_folder(None, build.EXAMPLE_CHECKPOINTS / "garment", gone) == build.EXAMPLE_DATA
+    with pytest.raises(UserError, match=rf"are not in {tmp_path}/gone\nname their folder with: --data DIR$"):
+        build.data_folder(None, tmp_path, gone)
+    with pytest.raises(UserError, match=r"was trained on are not known\nname their folder with: --data DIR$"):
+        build.data_folder(None, tmp_path, {})
 
 
 # Mistakes: exit code 2, one clear error, and nothing half-written

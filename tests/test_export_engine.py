@@ -374,9 +374,8 @@ def test_where_a_plan_was_refused_one_of_another_graph_is_offered(folder: Path) 
     job = engine.jobs(engine.parser().parse_args([str(folder), *ADA]))[0]
     kept = f"{folder} keeps what it had, and its fp32 graph serves without a plan"
     assert engine.remedy(job) == kept
-    bundle.save(
-        folder, msgspec.structs.replace(page, artifacts=(graph, msgspec.structs.replace(graph, precision="fp16")))
-    )
+    half = msgspec.structs.replace(graph, precision="fp16", file="model.fp16.onnx")
+    bundle.save(folder, msgspec.structs.replace(page, artifacts=(graph, half)))
     assert engine.remedy(job) == f"{kept}; try: python -m export.engine {folder} --precision fp16 --target sm89"
 
 

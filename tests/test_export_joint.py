@@ -262,7 +262,7 @@ def test_a_category_of_a_joint_checkpoint_that_is_not_split_is_told_of_the_optio
 
 
 def test_an_unknown_category_of_a_split_checkpoint_is_answered_with_those_there_are(checkpoints: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint of 'scarf' in .*; have: router, cap, women-tops-tunics$"):
+    with pytest.raises(UserError, match=r"no checkpoint of 'scarf' in .*; have: router, cap, women-tops-tunics\nname"):
         offers.asked(checkpoints / "joint", ["Scarf"], split=True)
 
 

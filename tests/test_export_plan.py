@@ -168,10 +168,10 @@ def test_a_fixed_batch_is_refused(tmp_path: Path) -> None:
         build(graph, tmp_path / "tiny.plan")
 
 
-@pytest.mark.parametrize("sizes", [(0, 8, 32), (4, 2, 32), (1, 64, 32)])
+@pytest.mark.parametrize("sizes", [(0, 8, 32), (4, 2, 32), (1, 64, 32), (1, 8, 10**12)])
 def test_a_profile_whose_batches_do_not_rise_is_refused(sizes: tuple[int, int, int]) -> None:
     minimum, best, maximum = sizes
-    with pytest.raises(UserError, match=f"got min {minimum}, opt {best}, max {maximum}"):
+    with pytest.raises(ValueError, match=f"got min {minimum}, opt {best}, max {maximum}"):
         Profile(min_batch=minimum, opt_batch=best, max_batch=maximum)
 
 

@@ -278,7 +278,7 @@ def test_a_plan_of_another_library_version_is_told_with_the_command_that_makes_i
     folder = with_plans("sm89", version="1.0.0.21")
     code, rows, said = run(capsys, folder)
     misfit = f"built with tensorrt-rtx 1.0.0.21, here is {trt.__version__}"
-    assert (code, rows[-1][-1]) == (0, f"unrun: {misfit}")
+    assert (code, rows[-1][-1]) == (1, f"unrun: {misfit}")
     command = f"python -m export.engine {folder} --precision fp16 --target sm89 --rebuild"
     assert said == f"{folder / PLAN} was {misfit}\nrebuild it with: {command}\n"
 
@@ -289,7 +289,7 @@ def test_a_plan_for_another_gpu_is_told_with_the_command_for_this_one(
     monkeypatch.setattr("runtime.plans.gpu_here", lambda: "sm120")
     folder = with_plans("sm89")
     code, _, said = run(capsys, folder)
-    assert code == 0
+    assert code == 1
     command = f"python -m export.engine {folder} --precision fp16 --target sm120 --rebuild"
     assert said == f"{folder / PLAN} was built for a GPU of kind sm89, here is sm120\nrebuild it with: {command}\n"
 

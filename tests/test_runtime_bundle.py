@@ -17,6 +17,7 @@ import pytest
 from runtime import bundle
 from runtime.bundle import Bundle, GoldenPhoto, Routes
 from runtime.errors import UserError
+from runtime.files import sha256_of
 
 REBUILD = r"[\s\S]*\nrebuild it with: python -m export\.build --category \S+ (--precision fp32 )?--out \S+$"
 
@@ -373,6 +374,20 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "a verdict is of an engine that there is not: 'ncnn'",
     ),
     "a schema before the first": (lambda page: page.update(schema=0), "is not a valid bundle page: schema 0"),
+    "a plan's batches beside a graph": (
+        lambda page: page["artifacts"][0].update(profile={"min_batch": 1, "opt_batch": 2, "max_batch": 4}),
+        "has the batches of a plan, and is a graph",
+    ),
+    "batches without end": (
+        lambda page: page["artifacts"][0].update(profile={"min_batch": 1, "opt_batch": 2, "max_batch": 10**9}),
+        "a plan's batches must rise from 1 to 1024 at most; got min 1, opt 2, max 1000000000",
+    ),
+    "an artifact twice": (lambda page: page["artifacts"].append(page["artifacts"][0]), "twice"),
+    "a verdict of what reads no graphs": (
+        lambda page: page["artifacts"][0]["verdicts"][0].update(engine="tensorrt"),
+        "has a verdict of tensorrt, which does not read such files",
+    ),
+    "pixels divided by nothing": (lambda page: page["preprocess"].update(std=[0, 1, 1]), "pixels normalised by mean"),
     "a zero byte": (lambda page: page["artifacts"][0].update(file="a\0b"), "a file's name has a zero byte"),
 }
 
@@ -391,3 +406,43 @@ def test_a_page_that_contradicts_itself_is_refused_whoever_signed_it(
     (folder / bundle.PAGE).write_text(json.dumps(page))
     with pytest.raises(UserError, match=re.escape(said)):
         bundle.load(folder)
+
+
+def test_a_graph_that_keeps_weights_in_another_file_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    folder = shutil.copytree(bundle_folder, tmp_path / "shirt")
+    page = bundle.load(folder)
+    (graph,) = page.artifacts
+    model = onnx.load(folder / graph.file)
+    onnx.save_model(model, folder / graph.file, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    again = msgspec.structs.replace(graph, sha256=sha256_of(folder / graph.file))
+    bundle.save(folder, msgspec.structs.replace(page, artifacts=(again,)))
+    with pytest.raises(UserError, match=r"keeps weights in another file, which no hash of the page covers\nrebuild it"):
+        bundle.verify(folder)
+
+
+def test_the_command_for_a_bundle_names_what_it_was_built_as_and_a_plan_s_own_batches(
+    bundle_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(bundle_folder, tmp_path / "renamed")
+    page = bundle.load(folder)
+    assert f"python -m export.build --category {page.slug} --precision fp32 --out {tmp_path}" in bundle.rebuild(folder)
+    plan = bundle.Artifact(
+        file="model.fp32.sm89.00c0ffee.plan",
+        sha256="0" * 64,
+        bytes=1,
+        precision="fp32",
+        target="sm89",
+        engines=("tensorrt-rtx",),
+        built_with={"tensorrt-rtx": "1"},
+        profile=bundle.Profile(min_batch=1, opt_batch=2, max_batch=4),
+    )
+    bundle.save(folder, msgspec.structs.replace(page, artifacts=(*page.artifacts, plan)))
+    command = f"python -m export.engine {folder} --precision fp32 --target sm89 --batch 1 2 4 --rebuild"
+    assert bundle.rebuild(folder, plan.file).endswith(command)
+
+
+def test_a_shipped_bundle_without_a_checkpoint_is_to_be_had_as_it_came() -> None:
+    shipped, _ = bundle.default_root()
+    assert "git checkout -- " in bundle.rebuild(shipped / "dress")
+    assert "python -m export.build --category garment" in bundle.rebuild(shipped / "garment")

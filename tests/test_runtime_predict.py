@@ -340,7 +340,7 @@ MISTAKES = {
         "{tmp}/photos --listing {tmp}/none.csv",
         r"cannot read {tmp}/none\.csv: No such file or directory$",
     ),
-    "a folder for a listing": ("{tmp}/photos --listing {tmp}/empty", r"cannot read {tmp}/empty: Is a directory$"),
+    "a folder for a listing": ("{tmp}/photos --listing {tmp}/empty", r"cannot read {tmp}/empty: not a file$"),
     "a listing that is a photo": ("{tmp}/photos --listing {tmp}/photos/red.jpg", r"{tmp}/photos/red\.jpg is not UTF-8"),
     "a listing of another shop": (
         "{tmp}/photos --listing {tmp}/test.csv --bundles {tmp}/fleet/garment",

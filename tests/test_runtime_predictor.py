@@ -308,7 +308,9 @@ def test_a_precision_or_engine_that_is_not_there_is_answered_with_those_that_are
 ) -> None:
     page = with_artifacts(page, ("fp32", [refused("onnxruntime")]), ("fp16", [refused("onnxruntime")]))
     held = r"it has: fp32 on onnxruntime \(refused\), fp16 on onnxruntime \(refused\)"
-    build = rf"build one with: python -m export\.build --precision {precision or 'fp16'}$"
+    build = (
+        rf"build one with: python -m export\.build --precision {precision or 'fp16'} --category shirt --out bundles$"
+    )
     with pytest.raises(UserError, match=rf"^{wanted}; {held}\n{build}"):
         choose(page, engine=engine, precision=precision)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
-from runtime.terminal import Bar, print_table, progress
+from runtime.errors import UserError, exit_code
+from runtime.terminal import LONGEST_LINE, Bar, note, print_table, progress
 
 COLUMNS = ("attribute", "loss", "accuracy", "weighted F1", "micro F1", "macro F1", "HM", "baseline HM", "labels")
 ROW = ("sleeve_length", "0.930", "0.529", "0.487", "0.529", "0.381", "0.443", "0.279", "34")
@@ -76,3 +80,30 @@ def test_a_bar_goes_on_telling_what_it_was_told() -> None:
     bar.tell("validation")
     bar(2)
     assert told == [(1, ""), (0, "validation"), (2, "validation")]
+
+
+def test_what_a_file_says_in_an_error_is_neither_obeyed_nor_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise UserError(f"category 'Hat\x1b[2J' has {'x' * 10_000}\nrename it")
+
+    assert exit_code(fail) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(r"error: category 'Hat\x1b[2J' has xxx") and len(first) < LONGEST_LINE + 10
+    assert second == "rename it"
+    note("写真\0")
+    assert capsys.readouterr().err == "写真\\x00\n"
+
+
+def test_a_command_whose_table_nobody_reads_goes_on() -> None:
+    code = """if True:
+        import sys
+        from runtime.terminal import print_table
+        for _ in range(3):
+            print_table("t", ("a", "b"), [("x" * 50, "1")] * 2000)
+        print("and is done", file=sys.stderr)
+    """
+    shell = f"{sys.executable} -c '{code}' | head -1"
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], cwd=root, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == "the table cannot be shown: nobody reads it any more\nand is done\n"

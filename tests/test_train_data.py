@@ -335,7 +335,7 @@ def test_a_line_of_one_comma_too_many_shifts_no_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00 not a table"], ids=["empty", "binary"])
 def test_what_is_no_table_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     (write(tmp_path) / "train.csv").write_bytes(content)
-    with pytest.raises(UserError, match=r"train\.csv is not a CSV table: "):
+    with pytest.raises(UserError, match=r"train\.csv is not (a CSV table|UTF-8 text): [^\n]+\n\w"):
         data.read(tmp_path)
 
 
@@ -367,7 +367,7 @@ def test_category_attributes_that_lacks_columns_is_told_which(tmp_path: Path) ->
 
 
 def test_an_undeclared_category_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has rows of Scarf, which category_attributes does not list"):
+    with pytest.raises(UserError, match="has rows of 'Scarf', which category_attributes does not list"):
         data.read(write(tmp_path, (*ROWS, "5,Scarf,2,red,dark")))
 
 
@@ -461,3 +461,40 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (write(tmp_path) / "category_attributes.parquet").write_bytes(b"no parquet")
     with pytest.raises(UserError, match="is not a Parquet table"):
         data.read(tmp_path)
+
+
+def test_a_column_named_twice_is_refused_where_a_reader_would_rename_one(tmp_path: Path) -> None:
+    header = HEADER.replace("attr_2", "attr_1")
+    with pytest.raises(UserError, match=r"train\.csv has column 'attr_1' twice\nleave one of the two out"):
+        data.read(write(tmp_path, header=header))
+
+
+def test_a_table_of_another_encoding_is_told_how_to_be_converted(tmp_path: Path) -> None:
+    path = write(tmp_path) / "train.csv"
+    path.write_bytes(path.read_bytes().replace(b"blue", b"bl\xe9"))
+    with pytest.raises(UserError, match=r"train\.csv is not UTF-8 text: byte 0xe9, .+\nsave it as CSV UTF-8"):
+        data.read(tmp_path)
+
+
+def test_a_missing_column_is_told_of_beside_those_that_are_there_and_no_others(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"lacks column attr_2; it has: id, Category, len, attr_1\nsee how"):
+        data.read(write(tmp_path, [row.rpartition(",")[0] for row in ROWS], header=HEADER.rpartition(",")[0]))
+
+
+def test_a_column_of_free_text_is_named(tmp_path: Path) -> None:
+    rows = [f"{index},Cap,2,{('red', 'blue')[index % 2]},a remark of its own {index}" for index in range(60)]
+    with pytest.raises(UserError, match=r"attribute 'shade' of 'Cap' has 60 classes in 60 labels, as free text has: "):
+        data.read(write(tmp_path, rows))
+
+
+@pytest.mark.parametrize("label", ["x" * 201, "a\x1b[2J"])
+def test_a_label_that_is_no_name_is_refused(tmp_path: Path, label: str) -> None:
+    with pytest.raises(UserError, match="attribute 'colour' of 'Cap' has a label that is no name"):
+        data.read(write(tmp_path, (f"1,Cap,2,{label},dark", *ROWS[1:])))
+
+
+def test_a_row_without_an_id_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "train.csv").write_text((folder / "train.csv").read_text() + ",Cap,2,red,dark\n")
+    with pytest.raises(UserError, match="has a row of 'Cap' without an id\ngive every row the id of its photo"):
+        data.read(folder)

@@ -287,7 +287,9 @@ def test_a_network_that_answers_with_no_number_is_refused(
 ) -> None:
     model, page = checkpoint.load(root / "checkpoints" / "cap")
     with torch.no_grad():
-        model.heads.rows_of(1)[-1].fill_(torch.nan)
+        # Weights that are numbers, and a product that is none.
+        model.heads.rows_of(1)[-1].fill_(3e38)
+        model.heads.rows_of(1)[-2].fill_(3e38)
     checkpoint.save(tmp_path / "cap", model.state_dict(), page)
     assert evaluate.main([str(tmp_path / "cap"), "--data", str(data), "--quiet"]) == 2
     assert "the model answers 'shade' of 'Cap' with NaN: train it again" in refused(capsys)

@@ -337,7 +337,9 @@ def test_numbers_of_numpy_beside_the_weights_are_named(tmp_path: Path) -> None:
 
 def test_a_file_or_a_category_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "none.pth") == 2
-    assert capsys.readouterr().err == f"error: no such file: {tmp_path / 'none.pth'}\n"
+    assert capsys.readouterr().err == (
+        f"error: no such file: {tmp_path / 'none.pth'}\nname one that torch.save wrote, such as model.pth\n"
+    )
     assert run(tmp_path / "none.pth", "Hats") == 2
     assert "no category 'Hats' in " in (said := capsys.readouterr().err)
     assert said.endswith("have: Men Tshirts, Sarees, Kurtis, Women Tshirts, Women Tops & Tunics\n")

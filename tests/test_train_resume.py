@@ -243,6 +243,16 @@ def test_resuming_what_is_finished_leaves_it_as_it_is(
     assert {path.name: path.read_bytes() for path in uninterrupted.iterdir() if path.is_file()} == before
 
 
+def test_what_is_finished_of_other_settings_is_neither_gone_on_with_nor_lost(
+    data: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in uninterrupted.iterdir() if path.is_file()}
+    assert fit.main([*arguments(data, uninterrupted.parent, "--resume"), "--seed", "9"]) == 2
+    said = capsys.readouterr().err
+    assert f"the training that is finished in {uninterrupted} was of other data or settings\ntrain it anew w" in said
+    assert {path.name: path.read_bytes() for path in uninterrupted.iterdir() if path.is_file()} == before
+
+
 def test_resuming_what_was_never_begun_begins_it_and_says_so(
     data: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -197,3 +197,19 @@ def test_tables_of_another_taxonomy_are_refused_with_the_first_difference(tables
 def test_the_ids_of_each_split_are_kept(tables: Callable[..., list[Table]]) -> None:
     (cap, _) = tables()
     assert cap.split_ids() == {"train": ("0", "1"), "val": ("2",), "test": ()}
+
+
+@pytest.mark.parametrize("merge", [joint, router])
+def test_a_photo_in_two_splits_is_refused(
+    tables: Callable[..., list[Table]], merge: Callable[[list[Table]], Table]
+) -> None:
+    both = {"id": "5", "Category": "Cap", "attr_1": "red", "attr_2": "dark", "split": "train"}
+    with pytest.raises(UserError, match=r"^000005\.jpg is in split 'train' of one category and in 'val' of another: "):
+        merge(tables((*ROWS, both)))
+
+
+def test_two_attributes_that_a_joint_model_would_call_alike_are_refused(tables: Callable[..., list[Table]]) -> None:
+    attributes = {"Cap": '["colour/a", "shade"]', "Cap/colour": '["a", "b"]'}
+    rows = tuple(row | {"Category": "Cap/colour"} if row["Category"] == "Boot" else row for row in ROWS)
+    with pytest.raises(UserError, match=r"two attributes of a joint model would both be called 'Cap/colour/a'\nrename"):
+        joint(tables(rows, attributes))

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from runtime import locks
+from runtime import files, locks
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_csv, write_data
 from train import checkpoint, clock, data, fit, losses, objective, resume, training
@@ -191,16 +191,32 @@ def test_two_categories_are_done_in_the_time_given_the_larger_with_more_of_it(
     assert all(page.history[-1].rate < 0.1 * TINY.phase2.heads_lr for page in (cap, hat))
 
 
-def test_a_limit_that_is_over_before_it_begins_leaves_a_checkpoint_all_the_same(
+def test_a_limit_that_is_over_before_it_begins_leaves_what_was_there_and_exit_code_1(
     data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(data_folder, tmp_path, "--max-hours", "1e-6") == 0
+    assert run(data_folder, tmp_path, "--max-hours", "1e-6") == 1
     said = capsys.readouterr().err
     for number in (1, 2):
-        assert f"Cap, phase {number}: no time for one step\ngive it more with: --max-hours" in said
-    _, page = checkpoint.load(tmp_path / "cap")
-    assert page.metrics and page.gains
-    assert [(epoch.phase, epoch.steps) for epoch in page.history] == [(1, 0), (2, 0)]
+        assert f"Cap, phase {number}: no time for one step, and nothing of it is written\ngive it more with: -" in said
+    assert not (tmp_path / "cap").exists()
+    assert run(data_folder, tmp_path, "--max-steps", "1") == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "cap").iterdir() if path.is_file()}
+    assert run(data_folder, tmp_path, "--max-hours", "1e-6") == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cap").iterdir() if path.is_file()} == before
+
+
+def test_what_a_limit_cut_short_is_finished_for_such_a_limit_and_not_without_one(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_is_cut", lambda run: True)
+    assert run(data_folder, tmp_path, "--max-steps", "2", "--max-hours", "1") == 0
+    assert checkpoint.read(tmp_path / "cap").provenance[training.CUT] == "by --max-hours"
+    monkeypatch.undo()
+    assert run(data_folder, tmp_path, "--max-steps", "2", "--max-hours", "1", "--resume") == 0
+    assert "from the beginning" not in capsys.readouterr().err
+    assert run(data_folder, tmp_path, "--max-steps", "2", "--resume") == 0
+    assert "from the beginning" in capsys.readouterr().err
+    assert training.CUT not in checkpoint.read(tmp_path / "cap").provenance
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "inf", "nan", "soon"])
@@ -416,7 +432,7 @@ def test_a_folder_that_may_only_be_read_is_told_before_training(
         raise OSError(30, os.strerror(30))
 
     # Root may write anywhere that is not a disk mounted so.
-    monkeypatch.setattr(checkpoint.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", read_only)
     assert run(data_folder, tmp_path) == 2
     said = f"error: cannot write the checkpoint in {tmp_path / 'cap'}: Read-only file system\n"
     assert said in capsys.readouterr().err

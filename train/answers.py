@@ -16,6 +16,7 @@ import numpy as np
 from runtime import bundle, images
 from runtime.bundle import Category, Preprocess
 from runtime.errors import UserError, with_example
+from runtime.fidelity import batch_of
 from runtime.headers import PhotoError
 from runtime.predictor import Predictor, decide
 from runtime.terminal import Bar, progress
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     import torch
 
     from train.network import FacetModel
-
-BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,9 +204,10 @@ def _in_line(model: Model, table: Table, rows: np.ndarray, advance: Bar) -> Foun
     parts: list[dict[str, np.ndarray]] = []
     kept: list[int] = []
     unreadable: list[Lost] = []
-    for start in range(0, len(rows), BATCH):
+    batch = batch_of(model.preprocess.height, model.preprocess.width)
+    for start in range(0, len(rows), batch):
         pixels = []
-        for row in rows[start : start + BATCH]:
+        for row in rows[start : start + batch]:
             try:
                 pixels.append(images.load(table.paths[row], model.preprocess))
                 kept.append(row)
@@ -216,7 +216,7 @@ def _in_line(model: Model, table: Table, rows: np.ndarray, advance: Bar) -> Foun
         data.refuse_unreadable([lost.path for lost in unreadable], len(rows))
         if pixels:
             parts.append(model.probabilities(np.stack(pixels)))
-        advance(len(rows[start : start + BATCH]))
+        advance(len(rows[start : start + batch]))
     return Found(kept, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, unreadable)
 
 

@@ -58,6 +58,17 @@ class AugmentConfig:
     brightness: float = 0.0
     """Share of the full range by which pixels are made lighter or darker."""
 
+    def __post_init__(self) -> None:
+        for name in ("probability", "flip", "perspective", "shift", "contrast", "brightness"):
+            _check(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
+        for name in ("rotate_deg", "shear_deg"):
+            _check(0 <= getattr(self, name) < 90, f"{name} must be in [0, 90), got {getattr(self, name)}")
+        for name, most in (("crop", 1.0), ("scale", 10.0)):
+            low, high = getattr(self, name)
+            _check(
+                0 < low <= high <= most, f"{name} must be two numbers that rise, in (0, {most:g}], got {low}, {high}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 
 from runtime.bundle import Attribute, Category, Routes, slug_of
 from runtime.errors import UserError, with_example
-from runtime.listing import photo_of
+from runtime.listing import not_utf8, photo_of
 from train import splits, taxonomy
 from train.config import MISSING
 from train.table import ITS_OWN, SPLITS, Table, products_of, table_for
@@ -30,6 +32,11 @@ VAL_SHARE = 0.15
 # Above this share of absent or unreadable photos something is wrong with the folder, not with the photos.
 MAX_LOST = 0.01
 LABELLED = "put them there, or take their rows out of train.csv"
+LAYOUT = "see how it is laid out in examples/clothing"
+# A label is a word or a few; a column of other text has as many of them as it has cells.
+LONGEST_LABEL = 200
+FREE_TEXT, FREE_TEXT_CLASSES = 0.8, 20
+MENDED = "mend them, or take their rows out of train.csv"
 LONGEST_NAME = 255
 
 
@@ -54,8 +61,10 @@ def read(
     if rows.empty:
         raise UserError(f"{folder / 'train.csv'} has no rows")
     if undeclared := sorted(set(rows["Category"]) - attributes.keys()):
+        named = ", ".join(map(repr, undeclared[:5]))
         raise UserError(
-            f"{folder / 'train.csv'} has rows of {', '.join(undeclared)}, which category_attributes does not list"
+            f"{folder / 'train.csv'} has rows of {named}, which category_attributes does not list\n"
+            "add a line for each there, or give those rows another category"
         )
     slugs = taxonomy.by_slug(folder, attributes)
     if unknown := [name for name in names if slug_of(name) not in slugs]:
@@ -66,12 +75,14 @@ def read(
     ]
     settled = {category.name: category for category in known}
     drawn = "split" not in rows and trained is None
-    rows["split"] = _splits(folder / "train.csv", rows, attributes, seed, trained)
+    homes = _splits(folder / "train.csv", rows, attributes, seed, trained)
     files = _files(folder / IMAGES)
-    return [
-        replace(_table(folder, name, rows[rows["Category"] == name], files, attributes, settled.get(name)), drawn=drawn)
-        for name in wanted
-    ]
+    tables = []
+    for name in wanted:
+        mine = np.array(rows["Category"] == name)
+        made = _table(folder, name, rows[mine], homes[mine], files, attributes, settled.get(name))
+        tables.append(replace(made, drawn=drawn))
+    return tables
 
 
 def read_for(
@@ -96,6 +107,7 @@ def _table(
     folder: Path,
     name: str,
     rows: pd.DataFrame,
+    splits_N: np.ndarray,
     files: frozenset[str],
     attributes: dict[str, list[str]],
     settled: Category | None,
@@ -111,6 +123,8 @@ def _table(
             f"{folder} was labelled with another taxonomy: {name!r} has attributes {', '.join(attributes[name])}, "
             f"expected {', '.join(attribute.name for attribute in category.attributes)}\n{ITS_OWN}"
         )
+    if (rows["id"] == "").any():
+        raise UserError(f"{source} has a row of {name!r} without an id\ngive every row the id of its photo")
     photos = rows["id"].map(photo_of)
     if repeated := sorted(rows["id"][photos.duplicated()])[:3]:
         raise UserError(f"{source} has rows of {name!r} with the same id: {', '.join(repeated)}")
@@ -130,8 +144,7 @@ def _table(
         1,
     )
     found = tuple(path for path, present in zip(paths, there, strict=True) if present)
-    every = np.array(rows["split"], object)
-    homes = every[there]
+    homes = splits_N[there]
     table = Table(
         categories=(category,),
         routes=_routes(name, category, attributes),
@@ -143,7 +156,7 @@ def _table(
         splits=homes,
         targets=tuple(path for path, home in zip(found, homes, strict=True) if home == "val"),
         absent=absent,
-        absent_splits=tuple(every[~there]),
+        absent_splits=tuple(splits_N[~there]),
     )
     for split in ("train", "val"):
         if not len(table.rows(split)):
@@ -175,14 +188,14 @@ def _files(folder: Path) -> frozenset[str]:
 
 def refuse_unreadable(unreadable: Sequence[Path], total: int) -> None:
     """UserError when more than MAX_LOST of the photos could not be read."""
-    _refuse_losses(unreadable, total, "photos are unreadable", LABELLED)
+    _refuse_losses(unreadable, total, "photos are unreadable", MENDED)
 
 
 def seed_of(provenance: Mapping[str, str]) -> int:
     """The seed of the training that a model comes of, by which a split was drawn that train.csv does not give."""
     seed = provenance.get("seed", "0")
-    if not seed.isdecimal():
-        raise UserError(f"the seed of the model's training is {seed!r}, no number: train it again")
+    if not seed.isdecimal() or len(seed) > 10:
+        raise UserError(f"the seed of the model's training is {seed[:20]!r}, no number: train it again")
     return int(seed)
 
 
@@ -201,7 +214,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not path.is_file():
-        raise with_example(f"no such file: {path}", "--data examples/clothing", "examples/clothing")
+        what = "not a file" if path.exists() else "no such file"
+        raise with_example(f"{what}: {path}", "--data examples/clothing", "examples/clothing")
+    _refuse_repeated(path)
     try:
         # Text throughout: an id keeps its zeros, a class named `None` or `1` stays what was typed.
         with warnings.catch_warnings():
@@ -212,9 +227,24 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise UserError(
             f"{path} has lines of more cells than its header\nput cells that hold a comma in double quotes"
         ) from None
-    except (ValueError, UnicodeDecodeError) as err:
-        raise UserError(f"{path} is not a CSV table: {str(err).strip()}") from None
+    except ValueError as err:
+        raise UserError(f"{path} is not a CSV table: {str(err).strip()}\n{LAYOUT}") from None
     return table.apply(lambda column: column.str.strip())
+
+
+def _refuse_repeated(path: Path) -> None:
+    """UserError where the header names a column twice, of which pandas would rename one, and for what is no text."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = [cell.strip() for cell in next(csv.reader(file), [])]
+            while file.read(1 << 20):  # all of it is to be UTF-8
+                pass
+    except UnicodeDecodeError as err:
+        raise not_utf8(path, err) from None
+    except (OSError, csv.Error) as err:
+        raise UserError(f"{path} is not a CSV table: {err}\n{LAYOUT}") from None
+    if repeated := [name for name, count in Counter(header).items() if count > 1]:
+        raise UserError(f"{path} has column {repeated[0]!r} twice\nleave one of the two out, or give it another name")
 
 
 def _attribute_names(folder: Path) -> dict[str, list[str]]:
@@ -260,7 +290,9 @@ def _as_list(path: Path, names: object) -> list[object]:
 
 def _require_columns(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
     if absent := [column for column in columns if column not in table.columns]:
-        raise UserError(f"{path} lacks column {', '.join(absent)}; it has: {', '.join(map(str, table.columns))}")
+        raise UserError(
+            f"{path} lacks column {', '.join(absent)}; it has: {', '.join(map(str, table.columns))}\n{LAYOUT}"
+        )
 
 
 def _category(name: str, attributes: Sequence[str], labels: pd.DataFrame) -> Category:
@@ -271,6 +303,13 @@ def _category(name: str, attributes: Sequence[str], labels: pd.DataFrame) -> Cat
             raise UserError(
                 f"attribute {title!r} of {name!r} has {have}: there is nothing to learn\n"
                 "take it out of category_attributes and train.csv"
+            )
+        if strays := [label for label in classes if len(label) > LONGEST_LABEL or not label.isprintable()]:
+            raise UserError(f"attribute {title!r} of {name!r} has a label that is no name: {strays[0][:80]!r}")
+        if len(classes) > max(FREE_TEXT_CLASSES, FREE_TEXT * (column != "").sum()):
+            raise UserError(
+                f"attribute {title!r} of {name!r} has {len(classes)} classes in {(column != '').sum()} labels, as free "
+                "text has: there is nothing to learn\ntake it out of category_attributes and train.csv"
             )
         return Attribute(name=title, classes=classes, output=title)
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from runtime import locks
 from runtime.bundle import slug_of
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.terminal import note, positive, print_table
@@ -98,6 +99,7 @@ def fit(args: argparse.Namespace, started: float) -> int:
     work = [sum(training.work(each, chosen, number, args.max_steps) for number in phases) for each in tables]
     lost, resumed_s = 0, 0.0
     with processes.joined() as device:
+        speaks = processes.rank() == 0
         for index, table in enumerate(tables):
             limit_s = None
             if args.max_hours is not None:
@@ -112,15 +114,15 @@ def fit(args: argparse.Namespace, started: float) -> int:
                 seed=args.seed,
                 resume=args.resume,
                 compiled=args.compile,
-                quiet=args.quiet or processes.rank() > 0,
+                quiet=args.quiet or not speaks,
             )
             run = training.train(table, chosen, options, device, limit_s=limit_s)
             resumed_s += run.resumed_s
-            lost += len(table.absent) + len(run.unreadable)
-            if processes.rank() == 0 and not run.done_before:
+            lost += len(table.absent) + len(run.unreadable) + run.untrained
+            if speaks and not run.done_before and not run.untrained:
                 _report(run, options)
     there = "" if args.out == Path("checkpoints") else f" --checkpoints {shlex.quote(str(args.out))}"
-    note(f"make bundles of it with: python -m export.build{there}", quiet=args.quiet or processes.rank() > 0)
+    note(f"make bundles of it with: python -m export.build{there}", quiet=args.quiet or not speaks)
     return PARTLY_DONE if lost else DONE
 
 
@@ -138,7 +140,7 @@ def _tables(args: argparse.Namespace, chosen: Preset) -> list[Table]:
         folder = args.out / slug_of(each.name)
         checkpoint.check_writable(folder)
         unfinished = folder / resume.FILE
-        if unfinished.exists() and not args.resume:
+        if unfinished.exists() and not args.resume and not locks.is_held(folder):
             raise UserError(
                 f"an unfinished training is in {folder}\ngo on with it: --resume, or start anew: rm {unfinished}"
             )

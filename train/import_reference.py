@@ -10,6 +10,7 @@ labels went through scikit-learn's LabelEncoder, which sorts them: classes are i
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import re
 import shlex
@@ -158,12 +159,15 @@ def _load(path: Path) -> object:
     import torch
 
     if not path.is_file():
-        raise UserError(f"no such file: {path}")
+        what = "not a file" if path.exists() else "no such file"
+        raise UserError(f"{what}: {path}\nname one that torch.save wrote, such as model.pth")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice there is to open the file unsafely
-            # Older files than torch 1.6's are no archives, which alone can be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            # Older files than torch 1.6's are no archives, which alone can be mapped; nor can a name that is not UTF-8.
+            mapped = zipfile.is_zipfile(path) and os.fspath(path).isprintable()
+            with path.open("rb") as file:
+                return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror}") from None
     except pickle.UnpicklingError as err:
@@ -174,6 +178,8 @@ def _load(path: Path) -> object:
         ) from None
     except Exception as err:  # a damaged pickle can raise anything
         reason = str(err).partition("\n")[0] or type(err).__name__
+        if "weights_only" in reason:  # torch's advice: to open it unsafely
+            reason = type(err).__name__
         raise UserError(f"{path} is not a whole file of torch.save: {reason}\n{SAVE_AGAIN}") from err
 
 

@@ -91,7 +91,7 @@ def create_backbone(config: ModelConfig, *, pretrained: bool = False) -> nn.Modu
     try:
         # Any: nn.Module alone has none of the methods that timm's models share.
         backbone: Any = timm.create_model(config.backbone, pretrained=pretrained, num_classes=0, **_args(config))
-    except (RuntimeError, TypeError) as err:
+    except (RuntimeError, TypeError, KeyError) as err:
         if pretrained and timm.is_model(config.backbone.partition(".")[0]):
             raise UserError(
                 f"the hub has no weights of {config.backbone!r}: {err}\n"
@@ -151,7 +151,7 @@ def unused(model: FacetModel, device: torch.device) -> list[nn.Parameter]:
 
 
 def require_equal_keys(expected: dict[str, Tensor], found: dict[str, Tensor], source: Path) -> None:
-    """UserError, the keys named, unless both have the same names and shapes."""
+    """UserError, the keys named, unless both have the same names and shapes, and the found ones hold numbers."""
     complaints = [
         *(f"missing {name}" for name in expected.keys() - found.keys()),
         *(f"unexpected {name}" for name in found.keys() - expected.keys()),
@@ -160,10 +160,19 @@ def require_equal_keys(expected: dict[str, Tensor], found: dict[str, Tensor], so
             for name in expected.keys() & found.keys()
             if expected[name].shape != found[name].shape
         ),
+        *(
+            f"{name} has values that are no numbers"
+            for name in expected.keys() & found.keys()
+            if expected[name].is_floating_point() and not _is_finite(found[name])
+        ),
     ]
     if complaints:
         more = f", and {len(complaints) - 6} more" if len(complaints) > 6 else ""
         raise UserError(f"{source} does not fit the model: {', '.join(sorted(complaints)[:6])}{more}")
+
+
+def _is_finite(value: Tensor) -> bool:
+    return value.is_floating_point() and bool(value.isfinite().all())
 
 
 def _with_heads(model: FacetModel, heads: nn.Module) -> FacetModel:

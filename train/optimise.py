@@ -20,6 +20,10 @@ PATIENCE, FACTOR = 2, 0.5
 AVERAGE_WARMUP = 20
 
 
+class NoNumberError(UserError):
+    """A loss or a gradient that is no number: the rates were too large."""
+
+
 class Optimiser:
     """AdamW (Loshchilov and Hutter, 2019) over some of a model's parameters, its rates following a schedule.
 
@@ -129,7 +133,7 @@ class Optimiser:
 def require_finite(value: float, what: str) -> None:
     """UserError for what became no number, before it gets into the weights that are kept."""
     if not math.isfinite(value):
-        raise UserError(
+        raise NoNumberError(
             f"the {what} became {value}: the last checkpoint that was written is kept\n"
             "train anew with smaller rates: --rate 0.3, then 0.1"
         )

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime import images
 from runtime.bundle import Preprocess
 from runtime.errors import UserError
 from runtime.terminal import Bar
@@ -52,6 +53,8 @@ class Run:
     """Spent before an interruption."""
     done_before: bool = False
     """This very training was finished when it was asked for."""
+    untrained: bool = False
+    """The time did not hold one step, and nothing was written."""
 
     def rows(self, phase: PhaseConfig) -> np.ndarray:
         """The rows that a phase trains on."""
@@ -168,6 +171,9 @@ class Run:
         self.unreadable.update(*unreadable)
         if len(self.unreadable) > known:
             # One that is both, as all target photos are by default, counts among the labelled alone.
+            if len(self.unreadable) > data.MAX_LOST * len(self.table.paths):
+                # Enough to stop: all that show it by their headers are named at once, not a few a time.
+                self.unreadable.update(path for path in self.table.paths if not images.has_header(path))
             targets = self.unreadable.difference(self.table.paths)
             data.refuse_unreadable(sorted(self.unreadable - targets), len(self.table.paths))
             data.refuse_lost_targets(sorted(targets), len(self.table.targets), "unreadable")

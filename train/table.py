@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -99,6 +100,11 @@ def joint(tables: Sequence[Table]) -> Table:
     # A router that is made of the other tables' rows adds a label to them, and no row.
     made = [] if routing else [router(ordered)]
     categories = tuple(_prefixed(category) for table in [*made, *ordered] for category in table.categories)
+    outputs = [attribute.output for category in categories for attribute in category.attributes]
+    if repeated := [output for output, count in Counter(outputs).items() if count > 1]:
+        raise UserError(
+            f"two attributes of a joint model would both be called {repeated[0]!r}\nrename one, or leave out --joint"
+        )
     merged = _stacked(ordered, categories, routes=(made or ordered)[0].routes)
     for table in made:
         merged.labels_NL[:, 0] = table.labels_NL[:, 0]
@@ -167,10 +173,23 @@ def _prefixed(category: Category) -> Category:
     return Category(name=category.name, attributes=tuple(attributes))
 
 
+def _refuse_divided(tables: Sequence[Table]) -> None:
+    """UserError where a photo is in one split for one category and in another for another."""
+    homes: dict[Path, str] = {}
+    for table in tables:
+        for path, split in zip(table.paths, table.splits, strict=True):
+            if (home := homes.setdefault(path, split)) != split:
+                raise UserError(
+                    f"{path.name} is in split {home!r} of one category and in {split!r} of another: the model would be "
+                    "judged on what it learnt from\ngive its rows one split, or leave out --joint and --router"
+                )
+
+
 def _stacked(tables: Sequence[Table], categories: tuple[Category, ...], *, routes: Routes | None) -> Table:
     names = [category.name for category in categories]
     starts = np.cumsum([0, *(len(category.attributes) for category in categories)])
     labels, kinds = [], []
+    _refuse_divided(tables)
     for table in tables:
         labels_NL = np.full((len(table.paths), starts[-1]), MISSING)
         kind = names.index(table.name) if table.name in names else 0

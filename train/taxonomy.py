@@ -9,6 +9,7 @@ import msgspec
 
 from runtime.bundle import RESERVED, Attribute, Category, slug_of
 from runtime.errors import UserError
+from runtime.files import refuse_pipe
 
 SHIPPED = Path(__file__).resolve().parent / "taxonomies" / "visual_taxonomy.json"
 """The challenge's own five categories, counted from what its participants published: the file says how."""
@@ -33,6 +34,7 @@ class _Page(msgspec.Struct):
 def read(path: Path) -> tuple[Category, ...]:
     """The categories of a taxonomy file; classes are in alphabetical order, as training puts them."""
     try:
+        refuse_pipe(path)
         page = msgspec.json.decode(path.read_bytes(), type=_Page)
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror}\nthe challenge's own taxonomy is {SHIPPED}") from None

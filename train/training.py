@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from train.config import MISSING, PHASES, PhaseConfig, Preset
 from train.curves import FOLDER, Epoch, EventFiles
 from train.metrics import Score
 from train.network import FacetModel
+from train.optimise import NoNumberError
 from train.phases import State
 from train.resume import Saved
 from train.run import Run
@@ -32,6 +34,8 @@ PHASE_2_COST = 0.35
 # What comes after the last evaluation: fitting the calibration, 1e-4 s a label here, and writing the last files.
 CALIBRATING_S_PER_LABEL = 2e-4
 WRITING_S = 2.0
+# In a page's provenance, where time ran out.
+CUT = "cut short"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ def train(
         ends = None if limit_s is None else time.monotonic() + limit_s - _ending_s(table)
         run = _begun(table, preset, options, device)
         saved = resume.read(options.folder, run) if options.resume else None
-        page = _finished(options.folder, run) if options.resume and not saved else None
+        page = _finished(options.folder, run, limited=ends is not None) if options.resume and not saved else None
         before = saved.progress.history if saved else page.history if page else ()
         run.resumed_s = sum(
             {epoch.phase: epoch.seconds for epoch in before if epoch.phase in phases_of(options.phase)}.values()
@@ -79,6 +83,9 @@ def train(
             note(f"nothing to go on from in {options.folder}: from the beginning", quiet=processes.rank() > 0)
         try:
             _go_through_phases(run, options, saved, None if ends is None else ends - run.resumed_s)
+            if not any(epoch.steps for epoch in run.history if epoch.phase in phases_of(options.phase)):
+                run.untrained = True
+                return run
             with progress(f"{table.name}, calibration", 1, quiet=options.quiet) as bar:
                 _finish(run, options)
                 bar(1)
@@ -91,6 +98,12 @@ def train(
                     quiet=options.quiet,
                 )
             raise
+        except NoNumberError as err:
+            if not (options.folder / resume.FILE).exists():
+                raise
+            said, *advice = str(err).splitlines()
+            begin = f"begin anew: rm {shlex.quote(str(options.folder / resume.FILE))}"
+            raise UserError("\n".join([said, begin, *advice])) from err
         except RuntimeError as err:
             if why := _too_little(err):
                 raise UserError(why) from None
@@ -189,7 +202,8 @@ def _go_through_phases(run: Run, options: Options, saved: Saved | None, ends: fl
                 )
             if not run.history[-1].steps:
                 note(
-                    f"{run.table.name}, phase {number}: no time for one step\ngive it more with: --max-hours",
+                    f"{run.table.name}, phase {number}: no time for one step, and nothing of it is written\n"
+                    "give it more with: --max-hours",
                     quiet=processes.rank() > 0,
                 )
             saved = None
@@ -225,12 +239,20 @@ def _start(table: Table, preset: Preset, options: Options) -> tuple[FacetModel, 
     return model, [epoch for epoch in page.history if epoch.phase == 1]
 
 
-def _finished(folder: Path, run: Run) -> Checkpoint | None:
-    """The page of this very training, if it is done."""
+def _finished(folder: Path, run: Run, *, limited: bool) -> Checkpoint | None:
+    """The page of this very training, if it is done; what a time limit cut short is not, where there is none now."""
     if not (folder / checkpoint.PAGE).is_file():
         return None
     page = checkpoint.read(folder)
-    return page if page.provenance.get("training") == resume.digest(run) else None
+    found = page.provenance.get("training")
+    if found == resume.digest(run):
+        return None if CUT in page.provenance and not limited else page
+    if found:
+        raise UserError(
+            f"the training that is finished in {folder} was of other data or settings\n"
+            "train it anew without --resume, or leave it and name the others with: --category"
+        )
+    return None
 
 
 def _keep(state: State, options: Options, files: EventFiles) -> None:
@@ -260,6 +282,12 @@ def _finish(run: Run, options: Options) -> None:
         resume.remove(options.folder)
 
 
+def _is_cut(run: Run) -> bool:
+    """Whether a phase took fewer steps than it was to take."""
+    taken = {epoch.phase: epoch.steps for epoch in run.history}
+    return any(taken.get(number, 0) < run.steps(phase_of(run.preset, number)) for number in phases_of(run.phase))
+
+
 def _page(
     run: Run,
     categories: Sequence[Category],
@@ -283,6 +311,7 @@ def _page(
             "photos": str(len(run.table.rows("train"))),
             "seed": str(options.seed),
             **({"training": resume.digest(run)} if fitted else {}),
+            **({CUT: "by --max-hours"} if fitted and _is_cut(run) else {}),
             **{package: version(package) for package in ("torch", "timm")},
         },
     )
