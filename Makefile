@@ -2,7 +2,7 @@
 PYTHON ?= python
 DEMO := build/demo
 
-.PHONY: demo test test-slow lint bench bench-full bench-export scale shipped
+.PHONY: demo test test-slow fuzz lint bench bench-full bench-export scale shipped
 
 demo:  ## train, export and predict on the example data: some ten minutes on two cores, the training cut short
 	$(PYTHON) -m train.fit --data examples/clothing --max-steps 90 --out $(DEMO)/checkpoints
@@ -15,6 +15,12 @@ test:
 
 test-slow:  ## what takes minutes: ConvNeXt-Base trained a step and exported, kills at random moments
 	$(PYTHON) -m pytest -m slow
+
+fuzz:  ## ten minutes each: photos and bundle pages of any bytes; needs pip install atheris
+	mkdir -p build/fuzz/images build/fuzz/bundles build/fuzz/pages
+	for page in examples/bundles/*/bundle.json; do cp $$page build/fuzz/pages/$$(basename $$(dirname $$page)); done
+	$(PYTHON) -m tests.fuzz.fuzz_images build/fuzz/images tests/data/odd_images -max_total_time=600
+	$(PYTHON) -m tests.fuzz.fuzz_bundle build/fuzz/bundles build/fuzz/pages -max_total_time=600
 
 lint:
 	ruff check

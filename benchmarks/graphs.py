@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import record, reference_network
-from runtime import bundle, images
+from runtime import bundle, images, inputs
 from runtime.engines import ENGINES, EngineOptions, open_engine
 from runtime.errors import DONE, UserError, exit_code
 from runtime.terminal import note
@@ -197,7 +197,7 @@ def rtx_layers(path: Path) -> int | None:
 def _photos(page: Checkpoint, count: int) -> np.ndarray:
     import numpy as np
 
-    paths = images.find([ROOT / "examples" / "photos"])[:count]
+    paths = inputs.find([ROOT / "examples" / "photos"])[:count]
     return np.stack([images.fit(images.decode(path), page.preprocess) for path in paths])
 
 

@@ -48,9 +48,9 @@ class Rate:
 
 def rates(table: Table, side: int) -> Iterator[Rate]:
     """Of a table's photos, as large as the network's input, and of those under examples/photos over and over."""
-    from runtime import images
+    from runtime import inputs
 
-    examples = images.find([ROOT / "examples" / "photos"])
+    examples = inputs.find([ROOT / "examples" / "photos"])
     # As many paths as there are rows: where the photos are found is the same work for both.
     true = replace(table, paths=tuple(itertools.islice(itertools.cycle(examples), len(table.paths))))
     for named, photos, size, count in (

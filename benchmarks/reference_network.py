@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.record import hardware
-from runtime import bundle, images
+from runtime import bundle, inputs
 from runtime.bundle import Attribute, Category, Preprocess
 from runtime.errors import DONE, exit_code
 from train.config import preset
@@ -167,7 +167,7 @@ def _write_data(folder: Path) -> None:
     """
     from export.evidence import spread
 
-    photos = spread(images.find([ROOT / "examples" / "clothing" / "train_images"]), TRAIN_PHOTOS + VAL_PHOTOS)
+    photos = spread(inputs.find([ROOT / "examples" / "clothing" / "train_images"]), TRAIN_PHOTOS + VAL_PHOTOS)
     (folder / "train_images").mkdir(parents=True, exist_ok=True)
     columns = [f"attr_{number}" for number in range(1, len(CLASSES) + 1)]
     with (folder / "category_attributes.csv").open("w", newline="") as file:

@@ -22,7 +22,7 @@ from benchmarks.record import Agreement, Measurement
 from benchmarks.works import WORKS, Work
 from export.artifacts import GRAPH_ENGINES
 from export.parity import LIMITS
-from runtime import bundle, images, output, pipeline, table
+from runtime import bundle, inputs, output, pipeline, table
 from runtime.bundle import Preprocess
 from runtime.fidelity import batch_of
 from runtime.fleet import Fleet
@@ -109,7 +109,7 @@ def test_predict_beside_the_reference_way(
 
 def predict(fleet: Fleet, folder: Path, out: Path) -> None:
     """What `python -m runtime.predict` does once its network is loaded."""
-    photos = images.find([folder])
+    photos = inputs.find([folder])
     with output.opened(out, table.sheet(fleet.attributes), []) as written:
         for row in pipeline.rows(photos, fleet, batch=min(map(batch_for, fleet.specs)), workers=os.cpu_count() or 1):
             written.write(row)

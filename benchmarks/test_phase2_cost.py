@@ -24,7 +24,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks import record
 from benchmarks.reference_network import ROOT
 from export.evidence import spread
-from runtime import images
+from runtime import inputs
 from runtime.bundle import Attribute, Category, Preprocess
 from train import network, optimise, phases
 from train.config import MISSING, PRESETS, ModelConfig
@@ -135,7 +135,7 @@ def labelled_at_random() -> Table:
     """Example photos with ten attributes, a quarter of whose labels is missing."""
     rng = np.random.default_rng(0)
     count = TRAINING + VALIDATION
-    paths = spread(images.find([ROOT / "examples" / "clothing" / "train_images"]), count)
+    paths = spread(inputs.find([ROOT / "examples" / "clothing" / "train_images"]), count)
     labels_NL = rng.integers(0, CLASSES, (count, ATTRIBUTES))
     labels_NL[rng.random(labels_NL.shape) < MISSING_SHARE] = MISSING
     classes = tuple(map(str, range(CLASSES)))

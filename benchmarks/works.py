@@ -18,7 +18,7 @@ from benchmarks import reference_network
 from benchmarks.reference_network import ROOT
 from benchmarks.reference_way import ReferenceWay
 from export.evidence import spread
-from runtime import bundle, images
+from runtime import bundle, images, inputs
 from train import data
 
 EXAMPLES = ROOT / "examples"
@@ -39,7 +39,7 @@ class Work:
 
     @cached_property
     def paths(self) -> list[Path]:
-        return images.find([self.folder])
+        return inputs.find([self.folder])
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -87,7 +87,7 @@ def convnext_base(scratch: Path, *, full: bool) -> Work:
         model="convnext_base",
         bundle=home / "bundles" / bundle.slug_of(reference_network.CATEGORY.name),
         category=reference_network.CATEGORY.name,
-        folder=_copied(spread(images.find([EXAMPLES / "photos"]), 8 if full else 4), scratch),
+        folder=_copied(spread(inputs.find([EXAMPLES / "photos"]), 8 if full else 4), scratch),
         reference=ReferenceWay.open(home / "checkpoint"),
         rounds=5 if full else 3,
     )

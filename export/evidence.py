@@ -14,7 +14,7 @@ import numpy as np
 from export import graph
 from export.parity import Evidence
 from export.ranges import PhotoSet
-from runtime import images
+from runtime import images, inputs
 from runtime.errors import UserError
 from runtime.fidelity import batch_of
 from runtime.headers import PhotoError
@@ -142,7 +142,7 @@ def spread(paths: Sequence[Path], count: int) -> list[Path]:
 def _photos_of(folder: Path, count: int) -> list[Path]:
     """At most `count` photos of a folder, without those of them that cannot be read."""
     try:
-        found = images.find([folder])
+        found = inputs.find([folder])
     except UserError as err:
         raise UserError(f"{str(err).splitlines()[0]}\nname a folder of photos with: --calibration DIR") from None
     whole = [path for path in found if images.has_header(path)]

@@ -29,6 +29,7 @@ ROUTER, ROUTED_BY = "Router", "Category"
 RESERVED = frozenset({"images", "features"})
 _HERE = Path(__file__).resolve().parent
 _EXAMPLES = _HERE.parent / "examples"
+Resize = Literal["squash", "crop", "letterbox"]
 State = Literal["passed", "refused", "unrun"]
 Precision = Literal["fp32", "fp16", "int8"]
 LARGEST_BATCH = 1024
@@ -42,7 +43,7 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     height: int
     width: int
-    resize: Literal["squash", "crop", "letterbox"] = "squash"
+    resize: Resize = "squash"
     """How photos of other proportions get that size: see `runtime.images.fit`."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

@@ -17,7 +17,7 @@ from runtime import bundle, machine, plans
 from runtime.engines import ENGINES
 from runtime.engines.cuda import gpu_here, why_no_gpu
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
-from runtime.predictor import choose
+from runtime.predictor import choose, fastest
 from runtime.terminal import print_table
 
 READY = "ready"
@@ -111,15 +111,14 @@ def bundle_here(slug: str, folder: Path) -> Finding:
     """Whether this machine serves the bundle unasked, and with what."""
     try:
         page = bundle.load(folder)
-        choice = choose(page, engine="auto", precision=None, folder=folder)
+        choice = fastest(page) or choose(page, engine="auto", precision=None, folder=folder)
         if misfit := plans.misfit(choice.artifact, choice.engine):
             raise UserError(f"{choice.artifact.file} was {misfit}\n{plans.rebuild_here(folder, choice.artifact)}")
         path = bundle.checked_file(folder, choice.artifact.file, choice.artifact.sha256)
     except UserError as err:
         state, _, remedy = str(err).partition("\n")
         return Finding(what=slug, version="", state=state, remedy=remedy.partition(": ")[2] or remedy)
-    served = " ".join(filter(None, (choice.artifact.precision, "on", choice.engine, choice.verdict.hint)))
-    return Finding(what=slug, version=f"{served}, {path.stat().st_size / 1e6:.1f} MB", state=READY)
+    return Finding(what=slug, version=f"{choice}, {path.stat().st_size / 1e6:.1f} MB", state=READY)
 
 
 if __name__ == "__main__":

@@ -62,19 +62,40 @@ class Fleet:
     Categories that share a bundle share its predictor, and no predictor sees a photo twice.
     """
 
-    def __init__(self, served: Mapping[str, Served], *, router: Served | None = None, category: str = "") -> None:
+    def __init__(self, served: dict[str, Served], *, router: Served | None = None, category: str = "") -> None:
         self.top = 1
         """How many labels an answer has."""
         self._served = served
         self._router = router
         self._category = category
+        self._homes: dict[str, str] = {}
         self._held = ExitStack()
 
     @classmethod
-    def open(cls, folders: Iterable[Path], *, category: str | None, engine: str, precision: str | None) -> Fleet:
-        """The fleet over these bundles: the one of `category`, else the router and all it can reach."""
+    def open(
+        cls,
+        folders: Iterable[Path],
+        *,
+        category: str | None,
+        engine: str,
+        precision: str | None,
+        homes: Iterable[str] = (),
+    ) -> Fleet:
+        """The fleet over these bundles: the one of `category`, else those that photos' folders are named after, and the
+        router and all it can reach.
+
+        Args:
+            homes: the names of the photos' folders.
+        """
         pages = {folder: load(folder) for folder in folders}
         predictor = _opener(engine, precision)
+        if category is None and (homely := {home: found for home in homes if (found := _find(pages, home))}):
+            router = _router(pages, needed=False)
+            fleet = cls._routed(pages, router, predictor) if router else cls({})
+            for folder, served in homely.values():
+                fleet._served.setdefault(served.name, Served(predictor(folder), served))
+            fleet._homes = {home: served.name for home, (_, served) in homely.items()}
+            return fleet
         first = _router(pages) if category is None else None
         if first is not None:
             return cls._routed(pages, first, predictor)
@@ -122,6 +143,10 @@ class Fleet:
     ) -> None:
         self._held.close()
 
+    def home(self, path: Path) -> str:
+        """The category that the photo's folder is named after; empty where it is named after none."""
+        return self._homes.get(path.parent.name, "")
+
     @property
     def predictors(self) -> list[Predictor]:
         """Every predictor of the run, the router's first."""
@@ -153,7 +178,7 @@ class Fleet:
         if not rows:
             return
         routed: Mapping[str, np.ndarray] = {}
-        if self._router:
+        if self._router and not all(row.category for row in rows):
             routed = _outputs(self._router.predictor, photos)
             self._route(rows, routed, self._router)
         members: dict[Predictor, dict[str, list[int]]] = {}
@@ -165,7 +190,7 @@ class Fleet:
                 row.skip()
         for predictor, categories in members.items():
             outputs, seen = routed, list(range(len(rows)))
-            if self._router is None or predictor is not self._router.predictor:
+            if not routed or self._router is None or predictor is not self._router.predictor:
                 seen = [index for indices in categories.values() for index in indices]
                 outputs = _outputs(predictor, [photos[index] for index in seen])
             slots = {index: slot for slot, index in enumerate(seen)}
@@ -181,6 +206,8 @@ class Fleet:
         assert page.routes is not None
         leads, also_a_product = _leads(page), router.category in page.products
         for row, answers in zip(rows, labelled(router.category, outputs, top=self.top), strict=True):
+            if row.category:
+                continue  # its folder says it
             label, confidence, _ = answers[page.routes.attribute]
             category = leads.get(label, "")
             if also_a_product:
@@ -203,12 +230,15 @@ def _outputs(predictor: Predictor, photos: list[Fitted]) -> dict[str, np.ndarray
     return predictor.probabilities(np.stack([photo[spec] for photo in photos]))
 
 
-def _router(pages: Mapping[Path, Bundle]) -> Path | None:
-    """The bundle that sees every photo first, or None where there is one category alone; UserError if it is unclear."""
+def _router(pages: Mapping[Path, Bundle], *, needed: bool = True) -> Path | None:
+    """The bundle that sees every photo first, or None where there is one category alone; UserError if it is unclear,
+    where one is needed."""
     routers = [folder for folder, page in pages.items() if page.router]
     # A router that only tells categories apart comes before a category that also leads to others.
     first = [folder for folder in routers if pages[folder].router not in pages[folder].products] or routers
     names = _names(pages)
+    if not needed and len(first) != 1:
+        return None
     if len(first) > 1 or (not first and len(names) != 1):
         raise UserError(
             f"{len(first)} routers among {len(pages)} bundles, of {len(names)} categories: which one must be given\n"

@@ -1,4 +1,4 @@
-"""The one pixel path: photos found, decoded, turned upright and resized, for training and serving alike."""
+"""The one pixel path: photos decoded, turned upright and resized, for training and serving alike."""
 
 # H height, W width, C channels (RGB)
 
@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime import headers
-from runtime.errors import UserError, with_example
 from runtime.headers import Header, PhotoError
 
 if TYPE_CHECKING:
@@ -19,30 +17,6 @@ if TYPE_CHECKING:
 
     from runtime.bundle import Preprocess
 
-# What a folder is searched for. Some cannot be decoded: their row says so, where leaving them out would say nothing.
-PHOTO_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".png",
-        ".apng",
-        ".webp",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".gif",
-        ".jp2",
-        ".ppm",
-        ".heic",
-        ".heif",
-        ".psd",
-        ".svg",
-    ]
-)
 LARGEST_FILE_BYTES = 1 << 30
 MAX_PIXELS = 50_000_000
 """More is refused unless more is allowed: phones have 12 to 50 million, and each takes three bytes."""
@@ -51,37 +25,6 @@ MAX_PIXELS = 50_000_000
 REDUCED_MARGIN = 4
 # Of a picture with transparency, laid on white at a time.
 STRIP_ROWS = 64
-EXAMPLE = ("python -m runtime.predict examples/photos/", "examples/photos")
-
-
-def find(inputs: Iterable[Path], *, names: Container[str] | None = None) -> list[Path]:
-    """Every photo of the inputs, sorted, each once: folders are searched throughout, files taken as they are.
-
-    Args:
-        names: the files wanted, whatever their suffix, from folders and among the files given; None takes every photo.
-    """
-    found: set[Path] = set()
-    for path in inputs:
-        try:
-            is_folder, is_there = path.is_dir(), path.exists()
-        except OSError as err:
-            raise UserError(f"cannot look up {path}: {err.strerror}") from None
-        if is_folder:
-            inside = {
-                Path(folder, name)
-                for folder, _, files in os.walk(path)
-                for name in files
-                if (Path(name).suffix.lower() in PHOTO_SUFFIXES if names is None else name in names)
-            }
-            if not inside and names is None:
-                raise with_example(f"no photos in {path}: looked for {' '.join(sorted(PHOTO_SUFFIXES))}", *EXAMPLE)
-            found |= inside
-        elif is_there:
-            if names is None or path.name in names:
-                found.add(path)
-        else:
-            raise with_example(f"no such file or folder: {path}", *EXAMPLE)
-    return sorted(found)
 
 
 def load(path: Path, spec: Preprocess, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -118,7 +61,10 @@ def has_header(path: Path) -> bool:
 def _content(path: Path) -> bytes:
     try:
         # A pipe would never end, and a file of this size is not a photo.
-        if not stat.S_ISREG(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PhotoError("a folder that may not be searched" if not os.access(path, os.R_OK) else "a folder")
+        if not stat.S_ISREG(mode):
             raise PhotoError("not a regular file")
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise PhotoError(f"larger than {LARGEST_FILE_BYTES >> 20} MiB")

@@ -10,10 +10,10 @@ from shlex import quote
 from sys import intern
 from typing import NamedTuple
 
-from runtime import images
 from runtime.errors import UserError
 from runtime.files import refuse_pipe
 from runtime.fleet import Row
+from runtime.inputs import find
 
 COLUMNS = ("id", "Category")
 FIRST_LINE = f"its first line should be: {','.join(COLUMNS)}"
@@ -62,7 +62,7 @@ def not_utf8(path: Path, err: UnicodeDecodeError) -> UserError:
 def photos(entries: Sequence[Entry], inputs: Sequence[Path]) -> dict[str, Path]:
     """File name -> path of each photo of the listing that the inputs hold; UserError if two have the same name."""
     found: dict[str, Path] = {}
-    for path in images.find(inputs, names={photo_of(entry.id) for entry in entries}):
+    for path in find(inputs, names={photo_of(entry.id) for entry in entries}):
         other = found.setdefault(path.name, path)
         # realpath, which a link that leads nowhere does not stop: its row says so later.
         if other != path and os.path.realpath(other) != os.path.realpath(path):

@@ -158,6 +158,11 @@ class Unfinished:
                 )
             yield self._sheet.status(texts)
 
+    def texts(self) -> Iterator[list[str]]:
+        """Of the values of each row so far, those of a run before among them."""
+        for texts, _ in self._read():
+            yield texts
+
     def write(self, row: Row) -> None:
         """One more, which is there for a run that goes on, whatever happens to this one."""
         self._put(self._form.line(self._sheet.values(row)))

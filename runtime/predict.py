@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime import bundle, challenge, images, listing, output, table
+from runtime import bundle, challenge, images, inputs, listing, output, table
+from runtime import report as page
 from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
-from runtime.fidelity import BATCH, batch_of
+from runtime.fidelity import BATCH
 from runtime.files import sha256_of
 from runtime.fleet import Fleet, Row
 from runtime.output import PARQUET, Sheet
@@ -33,9 +34,15 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m runtime.predict",
         description="Read every attribute off each photo and write a table with a row for each file.",
     )
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="PHOTOS", help="folders or files")
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="PHOTOS", help="folders, files, patterns, or .txt lists of files"
+    )
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="default: bundles/, else the shipped ones")
-    parser.add_argument("--category", metavar="NAME", help="what every photo shows (default: a router decides)")
+    parser.add_argument(
+        "--category",
+        metavar="NAME",
+        help="what every photo shows (default: what its folder is named after, else what a router says)",
+    )
     parser.add_argument(
         "--listing", type=Path, metavar="FILE", help="CSV with columns id, Category: the photos to read, and of what"
     )
@@ -70,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="P",
         help="leave a label of less confidence blank, 0 to 1 (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="also a page to look through: report.html, photos small in it"
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or killed")
     parser.add_argument("--quiet", action="store_true", help="no progress, no table on the terminal")
@@ -110,7 +120,7 @@ def predict(args: argparse.Namespace) -> int:
     fleet.top = args.top_k
     tally, before = Tally(), 0
     interrupted = False
-    batch = args.batch or min(batch_of(spec.height, spec.width) for spec in fleet.specs)
+    batch = args.batch or min(predictor.batch for predictor in fleet.predictors)
     started = time.perf_counter()
     try:
         with (
@@ -133,10 +143,14 @@ def predict(args: argparse.Namespace) -> int:
                 out.write(row)
                 tally.add(row)
                 advance(1)
+            if args.report:
+                with progress("report", out.rows, quiet=args.quiet) as bar:
+                    title = f"{out.rows} photos, {', '.join(fleet.categories)}"
+                    page.write(args.report, title, sheet(args, fleet).columns, out.texts(), advance=lambda: bar(1))
     except KeyboardInterrupt:
         interrupted = True
     if not args.quiet:
-        report(args, tally, total, before, time.perf_counter() - started)
+        report(args, fleet, tally, total, before, time.perf_counter() - started)
     # A submission has no column for reasons. In a table a skipped photo says why, and is no failure.
     blank = tally.failed + tally.skipped if args.format == "challenge" else 0
     if blank:
@@ -150,7 +164,7 @@ def predict(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """UserError for options that do not go together."""
-    if args.out.suffix.lower() in images.PHOTO_SUFFIXES:
+    if args.out.suffix.lower() in inputs.PHOTO_SUFFIXES:
         raise UserError(f"--out {args.out} is named like a photo\nwrite a table with: --out {args.out.stem}.csv")
     if args.listing and args.category:
         raise UserError("--listing gives every photo its category already\nleave out: --category")
@@ -160,6 +174,12 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--format challenge needs to know the ids and their categories\nadd: --listing test.csv")
     if args.format == "challenge" and args.out.suffix.lower() in (".jsonl", ".ndjson", PARQUET):
         raise UserError(f"the challenge's file is a CSV table\nname it so: --out {args.out.stem}.csv")
+    if args.format == "challenge" and args.report:
+        raise UserError(
+            "a report shows photos and confidences, which the challenge's file has not\nleave out: --report"
+        )
+    if args.report and os.path.realpath(args.report) == os.path.realpath(args.out):
+        raise UserError(f"--report {args.report} is the table itself\nchoose another file with: --report FILE")
     if args.format == "challenge" and args.top_k > 1:
         raise UserError("the challenge's file has one label an attribute\nleave out: --top-k")
 
@@ -172,9 +192,13 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
         categories = (entry.category for entry in entries)
         fleet = Fleet.listed(folders(args), categories, engine=args.engine, precision=args.precision)
         return fleet, listing.rows(entries, photos, fleet.categories), len(entries)
-    paths = images.find(args.inputs)
-    fleet = Fleet.open(folders(args), category=args.category, engine=args.engine, precision=args.precision)
-    return fleet, (Row(image=path) for path in paths), len(paths)
+    names = inputs.find_names(args.inputs)
+    homes = {Path(folder).name for folder in {os.path.dirname(name) for name in names}}  # noqa: PTH120
+    fleet = Fleet.open(folders(args), category=args.category, engine=args.engine, precision=args.precision, homes=homes)
+    if named := [home for home in sorted(homes) if fleet.home(Path(home, "photo"))]:
+        note(f"photos in folders named after a category are taken for it: {', '.join(named)}", quiet=args.quiet)
+    paths = map(Path, names)
+    return fleet, (Row(image=path, category=fleet.home(path)) for path in paths), len(names)
 
 
 def folders(args: argparse.Namespace) -> Iterable[Path]:
@@ -204,7 +228,7 @@ def made_of(args: argparse.Namespace, fleet: Fleet, batch: int) -> list[object]:
     return [served, listed, options, batch]
 
 
-def report(args: argparse.Namespace, tally: Tally, total: int, before: int, seconds: float) -> None:
+def report(args: argparse.Namespace, fleet: Fleet, tally: Tally, total: int, before: int, seconds: float) -> None:
     """The first rows on the terminal, and one line on all of them."""
     table.show(tally.shown, least=args.min_confidence)
     made = tally.done - before
@@ -215,6 +239,7 @@ def report(args: argparse.Namespace, tally: Tally, total: int, before: int, seco
         f"{tally.done} of {total} photos{there} in {seconds:.1f} s ({made / seconds:.1f} images/s), "
         f"{tally.failed} unreadable{skipped}{more}; {args.format}: {args.out}"
     )
+    note(f"answered by: {'; '.join(dict.fromkeys(str(predictor.choice) for predictor in fleet.predictors))}")
 
 
 def tell(tally: Tally, blank: int) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime import images, plans
+from runtime import images, plans, tuned
 from runtime.bundle import Artifact, Attribute, Bundle, Category, Verdict, checked_file, load, rebuild
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.engines.cuda import gpu_here
 from runtime.errors import UserError
+from runtime.fidelity import batch_of
+from runtime.tuned import Tuned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +43,18 @@ class Choice(NamedTuple):
     artifact: Artifact
     engine: str
     verdict: Verdict
+    tuned: Tuned | None = None
+    """Where it is what was found fastest on this machine."""
+
+    def __str__(self) -> str:
+        how = "tuned" if self.tuned else ""
+        return " ".join(filter(None, (self.artifact.precision, "on", self.engine, self.verdict.hint, how)))
 
     @property
-    def identity(self) -> tuple[str, str, str]:
-        """All that a photo's answers hang on, beside the photo."""
-        return self.artifact.sha256, self.engine, self.verdict.hint
+    def identity(self) -> tuple[object, ...]:
+        """All that a photo's answers hang on, beside the photo and those that are in its batch."""
+        options = (self.tuned.threads, self.tuned.streams) if self.tuned else ()
+        return self.artifact.sha256, self.engine, self.verdict.hint, *options
 
 
 class Predictor:
@@ -70,12 +79,18 @@ class Predictor:
         """The bundle in `folder` on `engine`; UserError when no artifact there may serve it."""
         folder = Path(folder)
         bundle = load(folder)
-        choice = choose(bundle, engine=engine, precision=precision, folder=folder)
+        choice = (fastest(bundle) if engine == "auto" and precision is None else None) or choose(
+            bundle, engine=engine, precision=precision, folder=folder
+        )
         if misfit := plans.misfit(choice.artifact, choice.engine):
             path = folder / choice.artifact.file
             raise UserError(f"{path} was {misfit}\n{plans.rebuild_here(folder, choice.artifact)}")
         path = checked_file(folder, choice.artifact.file, choice.artifact.sha256)
-        options = EngineOptions(threads=threads, hint=choice.verdict.hint)
+        options = EngineOptions(
+            threads=threads or (choice.tuned.threads if choice.tuned else None),
+            streams=choice.tuned.streams if choice.tuned else None,
+            hint=choice.verdict.hint,
+        )
         return cls(folder, bundle, open_engine(choice.engine, path, options), choice)
 
     def __enter__(self) -> Self:
@@ -116,6 +131,12 @@ class Predictor:
             for photo in photos
         ]
         return labelled(asked, self.probabilities(np.stack(fitted)), top=top_k) if fitted else []
+
+    @property
+    def batch(self) -> int:
+        """How many photos at a time it is best given: as found here, else what its photos' size leaves room for."""
+        spec = self.bundle.preprocess
+        return self.choice.tuned.batch if self.choice.tuned else batch_of(spec.height, spec.width)
 
     def probabilities(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         """By output name, float32 [B, K], for uint8 RGB images of the bundle's size."""
@@ -214,6 +235,20 @@ def choose(bundle: Bundle, *, engine: str, precision: str | None, folder: Path |
     choices.sort(key=lambda choice: (tried.index(choice.engine), *_preference(choice)))
     # A bundle may hold plans for several kinds of GPU. Where none fits, the best that there is says why.
     return next((choice for choice in choices if _fits(choice)), choices[0])
+
+
+def fastest(bundle: Bundle) -> Choice | None:
+    """What `tune` found on this machine for this very bundle, where the gate still lets it pass; else None."""
+    found = tuned.read(bundle)
+    if found is None or found.engine not in ENGINES or not ENGINES[found.engine].installed():
+        return None
+    ways = (
+        Choice(artifact, verdict.engine, verdict, found)
+        for artifact in bundle.artifacts
+        for verdict in artifact.verdicts
+        if artifact.sha256 == found.sha256 and verdict.state == "passed"
+    )
+    return next((way for way in ways if (way.engine, way.verdict.hint) == (found.engine, found.hint)), None)
 
 
 def _fits(choice: Choice) -> bool:

@@ -53,6 +53,14 @@ tiny (uint8[B, {side}, {side}, 3] images) => ({outputs}, float[B, 3] features) {
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `tune` found on this machine is not the tests' to take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """The same additions in the same order, whatever else the machine does."""

@@ -12,7 +12,7 @@ import pytest
 
 from export import evidence
 from export.evidence import covering
-from runtime import images
+from runtime import images, inputs
 from runtime.bundle import Attribute, Category
 from tests import export_parts
 from tests.train_parts import write_data
@@ -98,7 +98,7 @@ def test_int8_is_calibrated_on_photos_of_another_folder_where_one_is_named(
     (photos / "damaged.jpg").write_bytes(b"not a photo")
     model, page = checkpoint.load(checkpoints / "cap")
     taken = evidence.gather(model, page, data, calibration=5, gate=100, elsewhere=photos).calibration
-    found = images.find([photos / "deep"])
+    found = inputs.find([photos / "deep"])
     # Evenly over those that can be read.
     expected = [images.load(found[len(found) * place // 5], page.preprocess) for place in range(5)]
     assert np.array_equal(np.stack(list(taken)), np.stack(expected))

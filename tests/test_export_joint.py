@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 from export import build, evidence, offers, precision
-from runtime import bundle, images, predict
+from runtime import bundle, images, inputs, predict
 from runtime.bundle import Routes
 from runtime.engines import ENGINES, EngineOptions, open_engine
 from runtime.errors import UserError
@@ -127,7 +127,7 @@ def test_slashes_spaces_and_ampersands_in_names_pass_the_quantiser_too(
     """Whether so small a network stands it, photo by photo, is another matter, and hangs on its seed."""
     page = bundle.load(joint)
     (full,) = [artifact for artifact in page.artifacts if artifact.precision == "fp32"]
-    paths = images.find([photos / "train_images"])
+    paths = inputs.find([photos / "train_images"])
     pixels = np.stack([images.fit(images.decode(path), page.preprocess) for path in paths])
     onnx.save(precision.to_int8(onnx.load(joint / full.file), pixels), tmp_path / "int8.onnx")
     with Predictor.open(joint, engine="onnxruntime", precision="fp32") as predictor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runtime import output
 from runtime.engines import ENGINES
+from runtime.errors import UserError
+from runtime.fleet import Row
 from runtime.predict import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +90,73 @@ def test_a_category_given_is_taken_at_its_word(photos: Path, fleet_root: Path, o
         ("Shirt", "", colour) for colour in ("blue", "green", "red")
     ]
     assert "kind" not in rows[0]
+
+
+def test_folders_named_after_categories_say_what_their_photos_show(
+    make_photo: Callable[..., Path], fleet_root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("Shirt/blue.jpg", "boot/green.jpg", "others/blue.jpg", "others/deep/red.jpg"):
+        make_photo(tmp_path / "photos" / name, Path(name).stem)
+    assert run(tmp_path / "photos", "--bundles", fleet_root, "--out", out) == 0
+    assert "photos in folders named after a category are taken for it: Shirt, boot\n" in capsys.readouterr().err
+    rows = {str(Path(row["image"]).relative_to(tmp_path / "photos")): row for row in table(out)}
+    told = {name: (row["category"], row["routed_from"]) for name, row in rows.items()}
+    # The router would have called a blue shirt a boot.
+    assert told == {
+        "Shirt/blue.jpg": ("Shirt", ""),
+        "boot/green.jpg": ("Boot", ""),
+        "others/blue.jpg": ("Boot", "Garment"),
+        "others/deep/red.jpg": ("Shirt", "Garment"),
+    }
+    assert rows["Shirt/blue.jpg"]["colour"] == "blue"
+    assert rows["boot/green.jpg"]["sole"] and not rows["boot/green.jpg"]["kind"]
+
+
+def test_without_a_router_a_photo_in_no_such_folder_is_skipped(
+    make_photo: Callable[..., Path], fleet_root: Path, out: Path, tmp_path: Path
+) -> None:
+    for slug in ("boot", "shirt"):
+        shutil.copytree(fleet_root / slug, tmp_path / "bundles" / slug)
+    for name in ("shirt/blue.jpg", "others/red.jpg"):
+        make_photo(tmp_path / "photos" / name, Path(name).stem)
+    assert run(tmp_path / "photos", "--bundles", tmp_path / "bundles", "--out", out, "--quiet") == 0
+    other, shirt = table(out)
+    assert (other["status"], other["error"]) == ("skipped", "no category is given")
+    assert (shirt["status"], shirt["category"], shirt["colour"]) == ("ok", "Shirt", "blue")
+
+
+def test_a_report_shows_every_row_of_the_table_also_those_of_the_run_before(
+    photos: Path, fleet_root: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "bad.jpg").write_bytes(b"")
+    page = tmp_path / "r.html"
+    options = (photos, "--bundles", fleet_root, "--out", out, "--quiet", "--batch", "1", "--report", page)
+    write = output.Unfinished.write
+
+    def full_after_two(unfinished: output.Unfinished, row: Row) -> None:
+        if unfinished.rows == 2:
+            raise UserError("no room")
+        write(unfinished, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output.Unfinished, "write", full_after_two)
+        assert run(*options) == 2
+    assert not page.exists()
+    assert run(*options, "--resume") == 1
+    data = json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+    assert [(Path(row[0]).name, row[3]) for row in data["rows"]] == [
+        ("bad.jpg", "error"),
+        *((f"{colour}.jpg", "ok") for colour in ("blue", "green", "red")),
+    ]
+    assert [bool(row[5]) for row in data["rows"]] == [False, True, True, True]
+
+
+def test_further_labels_and_doubtful_ones(photos: Path, fleet_root: Path, out: Path) -> None:
+    options = ("--bundles", fleet_root, "--category", "shirt", "--out", out, "--quiet")
+    assert run(photos, *options, "--top-k", "2", "--min-confidence", "0.9") == 0
+    red = table(out)[2]
+    assert (red["colour"], red["colour_2"]) == ("red", "")
+    assert float(red["colour_confidence"]) > 0.9 > float(red["colour_2_confidence"]) > 0
 
 
 def test_every_engine_and_batch_size_gives_the_same_table(

@@ -91,6 +91,18 @@ def test_enough_validation_labels_give_temperatures_with_which_the_page_and_eval
     assert [score.loss for score in found] == pytest.approx([score.loss for score in page.metrics], rel=1e-4)
 
 
+@pytest.mark.parametrize("policy", ["crop", "letterbox"])
+def test_the_way_photos_get_their_size_goes_with_the_model(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    assert run(data, tmp_path, "--resize", policy, "--max-steps", "1", "--quiet") == 0
+    assert checkpoint.read(tmp_path / "cap").preprocess.resize == policy
+    capsys.readouterr()
+    assert run(data, tmp_path, "--phase", "2", "--max-steps", "1", "--quiet") == 2
+    assert f"takes photos by {policy}\ntrain on with: --resize {policy}\n" in capsys.readouterr().err
+    assert run(data, tmp_path, "--resize", policy, "--phase", "2", "--max-steps", "1", "--quiet") == 0
+
+
 def test_quiet_leaves_stderr_empty(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(data, tmp_path, "--max-steps", "1", "--quiet") == 0
     out, err = capsys.readouterr()

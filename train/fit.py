@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from runtime import locks
-from runtime.bundle import slug_of
+from runtime.bundle import Resize, slug_of
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.terminal import note, positive, print_table
 from train.config import PRESETS, Balance, PhaseConfig, Preset, preset
@@ -42,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", metavar="NAME", help="any timm model with a feature map (default: the preset's)")
     parser.add_argument("--weights", metavar="hub|none|FILE", help="where the backbone starts (default: the preset's)")
     parser.add_argument("--size", type=positive, metavar="PX", help="input height and width (default: the preset's)")
+    parser.add_argument(
+        "--resize",
+        choices=get_args(Resize),
+        default="squash",
+        help="how photos get that size, here and when the model is served (default: %(default)s)",
+    )
     parser.add_argument("--phase", type=int, choices=[1, 2], help="run one phase alone (default: both)")
     parser.add_argument(
         "--epochs", type=positive, metavar="N", help="of phase 1 (default: the preset's, more where photos are few)"
@@ -112,6 +118,7 @@ def fit(args: argparse.Namespace, started: float) -> int:
                 phase=args.phase,
                 max_steps=args.max_steps,
                 seed=args.seed,
+                resize=args.resize,
                 resume=args.resume,
                 compiled=args.compile,
                 quiet=args.quiet or not speaks,

@@ -61,7 +61,7 @@ class Saved:
 def digest(run: Run) -> str:
     """What makes two trainings the same one."""
     table = run.table
-    told = [run.preset, run.seed, run.max_steps, run.phase]
+    told = [run.preset, run.seed, run.max_steps, run.phase, run.spec]
     # Names, not paths: a folder may be named from elsewhere, or have been moved.
     seen = [table.categories, table.ids, table.splits.tolist(), [quoted(Path(path.name)) for path in table.targets]]
     return hashlib.sha256(msgspec.json.encode([told, seen]) + table.labels_NL.tobytes()).hexdigest()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
-from runtime import images, listing
+from runtime import inputs, listing
 from runtime.errors import UserError
 from runtime.listing import Entry, photo_of
 from train import data
@@ -29,14 +29,14 @@ def given(tables: Sequence[Table], path: Path) -> list[Table]:
             f"no such file or folder: {path}\n"
             "name a folder of photos or a listing like the challenge's test.csv with: --target-photos"
         )
-    if path.is_dir() or path.suffix.lower() in images.PHOTO_SUFFIXES:
+    if path.is_dir() or path.suffix.lower() in inputs.PHOTO_SUFFIXES:
         # Photos of shirts would draw the features of sarees towards them.
         if len(tables) > 1:
             raise UserError(
                 f"the photos in {path} would be taken for those of each of {len(tables)} categories\n"
                 "name theirs with: --category NAME, or say which photo is whose in a listing: --target-photos test.csv"
             )
-        return [replace(table, targets=tuple(images.find([path]))) for table in tables]
+        return [replace(table, targets=tuple(inputs.find([path]))) for table in tables]
     entries, folder = listing.read(path), path.parent / PHOTOS
     if not folder.is_dir():
         raise UserError(

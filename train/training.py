@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.bundle import Category, Preprocess
+from runtime.bundle import Category, Preprocess, Resize
 from runtime.errors import UserError
 from runtime.terminal import note, progress
 from train import calibrate, checkpoint, metrics, network, phases, processes, resume
@@ -48,6 +48,8 @@ class Options:
     """The one phase to run; both by default."""
     max_steps: int | None = None
     seed: int = 0
+    resize: Resize = "squash"
+    """How photos get the network's size, in training and ever after."""
     resume: bool = False
     compiled: bool = False
     quiet: bool = False
@@ -152,7 +154,11 @@ def _begun(table: Table, preset: Preset, options: Options, device: torch.device)
         history=history,
         table=table,
         spec=Preprocess(
-            height=preset.model.size, width=preset.model.size, mean=preset.model.mean, std=preset.model.std
+            height=preset.model.size,
+            width=preset.model.size,
+            resize=options.resize,
+            mean=preset.model.mean,
+            std=preset.model.std,
         ),
         preset=preset,
         seed=options.seed,
@@ -224,6 +230,11 @@ def _start(table: Table, preset: Preset, options: Options) -> tuple[FacetModel, 
         raise UserError(
             f"the checkpoint in {options.folder} is another model\n"
             "name its preset with: --preset, and its --backbone and --size where they were given"
+        )
+    if page.preprocess.resize != options.resize:
+        raise UserError(
+            f"the checkpoint in {options.folder} takes photos by {page.preprocess.resize}\n"
+            f"train on with: --resize {page.preprocess.resize}"
         )
     # Their scores would be of photos that phase 1 has learnt by heart. A page keeps ids alone, so that other photos
     # with the same ones look no different.

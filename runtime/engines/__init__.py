@@ -41,6 +41,8 @@ class EngineOptions:
 
     threads: int | None = None
     """CPU threads; None leaves the choice to the engine."""
+    streams: int | None = None
+    """OpenVINO: photos under way at once, which share the threads; None leaves the choice to it."""
     hint: str = ""
     """An engine's own word for how it computes; empty leaves the choice to the engine.
 
@@ -58,6 +60,11 @@ class EngineKind:
     extra: str
     suffix: str
     """The artifacts that it reads: `.onnx`, or the `.plan` of that library alone."""
+
+    @property
+    def distribution(self) -> str:
+        """The name that its package is installed by."""
+        return self.package.replace("_", "-")
 
     def installed(self) -> bool:
         spec = find_spec(self.package)

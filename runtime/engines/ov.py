@@ -101,6 +101,8 @@ class OpenVinoEngine:
             settings: dict[str, str | int] = {"PERFORMANCE_HINT": wanted}
             if self._options.threads:
                 settings["INFERENCE_NUM_THREADS"] = self._options.threads
+            if self._options.streams and wanted == SEVERAL:
+                settings["NUM_STREAMS"] = self._options.streams
             if self._options.hint:
                 settings["INFERENCE_PRECISION_HINT"] = self._options.hint
             compiled = _core().compile_model(self._model, "CPU", settings)

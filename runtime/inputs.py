@@ -1,0 +1,141 @@
+"""The photos that a command is given: folders, files, patterns and lists, as names in order.
+
+Names, not paths: of a million photos these take a third of the memory, which is why os.path is used here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable, Iterator
+from glob import glob
+from pathlib import Path
+
+from runtime.errors import UserError, with_example
+from runtime.files import refuse_pipe
+
+# What a folder is searched for. Some cannot be decoded: their row says so, where leaving them out would say nothing.
+PHOTO_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".gif",
+        ".jp2",
+        ".ppm",
+        ".heic",
+        ".heif",
+        ".psd",
+        ".svg",
+    ]
+)
+LIST_SUFFIX = ".txt"
+EXAMPLE = ("python -m runtime.predict examples/photos/", "examples/photos")
+
+
+def find(inputs: Iterable[Path], *, names: Container[str] | None = None) -> list[Path]:
+    """As `find_names`, as paths."""
+    return list(map(Path, find_names(inputs, names=names)))
+
+
+def find_names(inputs: Iterable[Path], *, names: Container[str] | None = None) -> list[str]:
+    """The names of all photos of the inputs, each once, sorted as paths are: of a million some 150 MB.
+
+    Folders are searched throughout, links to folders too; files are taken as they are; a name with `*`, `?` or `[` that
+    is no file's stands for all that match it; a .txt file lists photos, one a line. A folder that may not be searched
+    is among what is found: its row says so.
+
+    Args:
+        names: the files wanted, whatever their suffix, from folders and among the files given; None takes every photo.
+    """
+    found: list[str] = []
+    several = False
+    for path in _expanded(inputs):
+        several = several or bool(found)
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except OSError as err:
+            raise UserError(f"cannot look up {path}: {err.strerror}") from None
+        if is_folder:
+            before = len(found)
+            found += _searched(os.fspath(path), names, ())
+            if len(found) == before and names is None:
+                raise with_example(f"no photos in {path}: looked for {' '.join(sorted(PHOTO_SUFFIXES))}", *EXAMPLE)
+        elif is_there and path.suffix.lower() == LIST_SUFFIX and names is None:
+            found += _listed(path)
+            several = True
+        elif is_there:
+            if names is None or path.name in names:
+                found.append(os.fspath(path))
+        else:
+            raise with_example(f"no such file or folder: {path}", *EXAMPLE)
+    return sorted(set(found), key=_in_order) if several else found
+
+
+def _in_order(name: str) -> str:
+    """A folder's photos stand before those of one whose name goes on: as the parts of a path compare."""
+    return name.replace(os.sep, "\0")
+
+
+def _expanded(inputs: Iterable[Path]) -> Iterator[Path]:
+    for path in inputs:
+        if any(sign in os.fspath(path) for sign in "*?[") and not path.exists():
+            matches = sorted(map(Path, glob(os.fspath(path), recursive=True)))  # noqa: PTH207  from any folder
+            if not matches:
+                raise with_example(f"nothing matches {path}", *EXAMPLE)
+            yield from matches
+        else:
+            yield path
+
+
+def _searched(folder: str, names: Container[str] | None, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """The photos below a folder, sorted; `above` are the folders that it is in, to which a link may lead back."""
+    try:
+        seen = os.stat(folder)  # noqa: PTH116
+        identity = (seen.st_dev, seen.st_ino)
+        if identity in above:
+            return
+        with os.scandir(folder) as entries:
+            inside = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    except OSError:
+        if names is None:
+            yield folder
+        return
+    for name, is_folder in inside:
+        path = os.path.join(folder, name) if folder != "." else name  # noqa: PTH118
+        if is_folder:
+            yield from _searched(path, names, (*above, identity))
+        elif _suffix(name) in PHOTO_SUFFIXES if names is None else name in names:
+            yield path
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: it is told of as a file
+        return False
+
+
+def _listed(path: Path) -> list[str]:
+    """The photos that a text file names, a line each; where one is not, its row says so."""
+    try:
+        refuse_pipe(path)
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}") from None
+    lines = [os.path.normpath(line) for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{path} names no photo\ngive it a line for each, such as: {EXAMPLE[1]}/photo.jpg")
+    return lines

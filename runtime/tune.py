@@ -1,0 +1,244 @@
+"""Command: which artifact, engine and options are fastest on this machine; predict takes them from then on.
+
+python -m runtime.tune
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime import bundle, golden, images, machine, tuned
+from runtime.bundle import Artifact, Bundle, Verdict
+from runtime.engines import ENGINES, Engine, EngineOptions, open_engine
+from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.fidelity import batch_of
+from runtime.terminal import note, print_table, progress
+from runtime.tuned import Tuned
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COLUMNS = ("artifact", "engine", "threads", "streams", "batch", "images/s", "of the fastest")
+# A first look at each way, then the best of them in turns: a machine that slows down slows all of them.
+LOOK_S, LOOK_RUNS = 0.6, 3
+FINALISTS, NEAR = 4, 0.85
+ROUNDS = 5
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.tune",
+        description="Time every artifact that passed its gate in every way this machine has, and keep the fastest.",
+    )
+    parser.add_argument(
+        "bundles", type=Path, nargs="*", metavar="BUNDLE", help="a bundle, or a folder of them (default: as predict)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return exit_code(lambda: tune(args))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to answer a bundle's photos here."""
+
+    artifact: Artifact
+    engine: str
+    hint: str
+    threads: int | None = None
+    streams: int | None = None
+    batch: int
+
+    def opened(self, folder: Path) -> Engine:
+        options = EngineOptions(threads=self.threads, streams=self.streams, hint=self.hint)
+        return open_engine(self.engine, folder / self.artifact.file, options)
+
+
+@dataclass(kw_only=True)
+class Timed:
+    """How fast a way was, time after time, in images a second."""
+
+    way: Way
+    rates: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+
+def tune(args: argparse.Namespace) -> int:
+    roots = args.bundles or [bundle.default_root()[0]]
+    folders = [folder for root in roots for folder in bundle.find(root).values()]
+    failed = 0
+    for folder in folders:
+        try:
+            tune_one(folder, quiet=args.quiet)
+        except UserError as err:
+            if len(folders) == 1:
+                raise
+            note(f"{folder}: {err}")
+            failed += 1
+    return PARTLY_DONE if failed else DONE
+
+
+def tune_one(folder: Path, *, quiet: bool) -> None:
+    """Find the fastest way for one bundle, print what was tried and keep the winner."""
+    page = bundle.verify(folder)
+    faithful = list(passed(folder, page))
+    if not faithful:
+        raise UserError(f"no artifact of {folder} passes here\nsee why with: python -m export.verify {folder}")
+    ways = [way for artifact, verdict in faithful for way in ways_of(page, artifact, verdict)]
+    photos = _photos(folder, page)
+    with progress(f"{page.slug}, ways to answer", len(ways) + ROUNDS, quiet=quiet) as advance:
+        timed = []
+        for way in ways:
+            advance.tell(f"{way.artifact.precision} on {way.engine}")
+            timed.append(look(folder, way, photos))
+            advance(1)
+        advance.tell("the best of them in turns")
+        finals = compare(folder, finalists(timed), photos, advance=lambda: advance(1))
+    finals.sort(key=lambda each: -each.rate)
+    taken = [each.way for each in finals]
+    others = sorted((each for each in timed if each.way not in taken), key=lambda each: -each.rate)
+    best = finals[0]
+    rows = [row(each, best) for each in (*finals, *others)]
+    print_table(f"{page.slug} on {machine.processor().name}, {machine.processor().cores} cores", COLUMNS, rows)
+    keep(page, best)
+
+
+def passed(folder: Path, page: Bundle) -> Iterator[tuple[Artifact, Verdict]]:
+    """Each artifact and engine whose gate passed and whose golden photos do so here."""
+    for artifact in page.artifacts:
+        for verdict in artifact.verdicts:
+            # What no gate has seen yet, `export.verify` tries: then it is passed or refused.
+            if verdict.state == "passed" and ENGINES[verdict.engine].installed():
+                here = golden.check(folder, page, artifact, verdict.engine, verdict.hint)
+                if here.state == "passed":
+                    yield artifact, here
+
+
+def ways_of(page: Bundle, artifact: Artifact, verdict: Verdict) -> Iterator[Way]:
+    """The options that are worth a try."""
+    most = artifact.profile.max_batch if artifact.profile else batch_of(page.preprocess.height, page.preprocess.width)
+    cores = machine.processor().cores
+    threads: Sequence[int | None] = (None, cores // 2) if verdict.engine == "onnxruntime" and cores > 2 else (None,)
+    streams: Sequence[int | None] = (None,)
+    batches = [size for size in (1, 4, 16, 32) if size < most] + [most]
+    if verdict.engine == "openvino":
+        # Photos go one by one; how many are under way at once is what a batch is elsewhere.
+        streams, batches = [count for count in (1, 2, 4, 8, 16) if count <= cores], [most]
+    for count, at_once, batch in itertools.product(threads, streams, batches):
+        yield Way(
+            artifact=artifact, engine=verdict.engine, hint=verdict.hint, threads=count, streams=at_once, batch=batch
+        )
+
+
+def look(folder: Path, way: Way, photos_NHWC: np.ndarray) -> Timed:
+    """Time one way alone, for a moment."""
+    timed = Timed(way=way)
+    with way.opened(folder) as engine:
+        batch = _batch(photos_NHWC, way.batch)
+        engine.infer(batch)  # what is only done once
+        started = time.perf_counter()
+        while len(timed.rates) < LOOK_RUNS or time.perf_counter() - started < LOOK_S:
+            timed.rates.append(rate(engine, batch))
+    return timed
+
+
+def finalists(timed: Sequence[Timed]) -> list[Timed]:
+    """Those that may be the fastest: the best few, as far as they are near the first."""
+    ordered = sorted(timed, key=lambda each: -each.rate)
+    return [each for each in ordered[:FINALISTS] if each.rate >= NEAR * ordered[0].rate]
+
+
+def compare(
+    folder: Path, found: Sequence[Timed], photos_NHWC: np.ndarray, *, advance: Callable[[], None] = lambda: None
+) -> list[Timed]:
+    """The same ways timed anew, in turns."""
+    with ExitStack() as held:
+        engines = [(Timed(way=each.way), held.enter_context(each.way.opened(folder))) for each in found]
+        batches = [_batch(photos_NHWC, each.way.batch) for each, _ in engines]
+        for (_, engine), batch in zip(engines, batches, strict=True):
+            engine.infer(batch)
+        for _ in range(ROUNDS):
+            for (each, engine), batch in zip(engines, batches, strict=True):
+                started = time.perf_counter()
+                rates: list[float] = []
+                while not rates or time.perf_counter() - started < LOOK_S / 2:
+                    rates.append(rate(engine, batch))
+                each.rates.append(statistics.median(rates))
+            advance()
+    return [each for each, _ in engines]
+
+
+def rate(engine: Engine, batch_BHWC: np.ndarray) -> float:
+    """Images a second of one call."""
+    started = time.perf_counter()
+    engine.infer(batch_BHWC)
+    return len(batch_BHWC) / (time.perf_counter() - started)
+
+
+def row(timed: Timed, best: Timed) -> list[str]:
+    way = timed.way
+    return [
+        " ".join(filter(None, (way.artifact.precision, way.artifact.target))),
+        f"{way.engine} {way.hint}".strip(),
+        str(way.threads or ""),
+        str(way.streams or ""),
+        str(way.batch),
+        f"{timed.rate:.1f}",
+        f"{timed.rate / best.rate:.2f}",
+    ]
+
+
+def keep(page: Bundle, best: Timed) -> None:
+    """Write the winner down for this machine."""
+    way = best.way
+    found = Tuned(
+        sha256=way.artifact.sha256,
+        engine=way.engine,
+        hint=way.hint,
+        threads=way.threads,
+        streams=way.streams,
+        batch=way.batch,
+        images_per_s=round(best.rate, 2),
+    )
+    try:
+        path = tuned.write(page, found)
+    except OSError as err:
+        raise UserError(
+            f"cannot keep what was found: {err.strerror}: {err.filename}\nname a folder with: XDG_CACHE_HOME=DIR"
+        ) from None
+    note(f"predict takes the first from now on: {path}")
+
+
+def _photos(folder: Path, page: Bundle) -> np.ndarray:
+    import numpy as np
+
+    photos = [images.load(folder / photo.file, page.preprocess) for photo in page.golden.photos]
+    if not photos:
+        raise UserError(f"{folder} has no golden photos to time with\n{bundle.rebuild(folder)}")
+    return np.stack(photos)
+
+
+def _batch(photos_NHWC: np.ndarray, size: int) -> np.ndarray:
+    """So many photos, the same ones again where there are fewer."""
+    import numpy as np
+
+    return np.ascontiguousarray(np.resize(photos_NHWC, (size, *photos_NHWC.shape[1:])))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+"""What was found fastest for a bundle on this machine: `tune` writes it, and who opens the bundle reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runtime import machine
+from runtime.bundle import Bundle
+from runtime.engines import ENGINES
+from runtime.files import replace_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """An artifact, an engine and its options, and how fast they were."""
+
+    sha256: str
+    """Of the artifact."""
+    engine: str
+    hint: str = ""
+    threads: int | None = None
+    streams: int | None = None
+    batch: int
+    """Photos at a time."""
+    images_per_s: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.batch, self.threads or 1, self.streams or 1)
+        if not all(isinstance(number, int) and number > 0 for number in numbers):
+            raise ValueError(f"threads, streams and batch: {numbers}")
+
+
+def read(page: Bundle) -> Tuned | None:
+    """What was found for this bundle, on this processor with these engines; None where nothing was."""
+    try:
+        return Tuned(**json.loads(_path(page).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None  # none, or of another version of this
+
+
+def write(page: Bundle, found: Tuned) -> Path:
+    """Keep it for those who open the bundle from now on; OSError where it cannot be kept."""
+    path = _path(page)
+    replace_file(path, (json.dumps(asdict(found), indent=1) + "\n").encode())
+    return path
+
+
+def _path(page: Bundle) -> Path:
+    """Beside the user's other caches: a bundle may lie where nobody may write, and go to other machines."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, "facet-edge", "tuned", f"{page.slug}.{_key(page)[:16]}.json")
+
+
+def _key(page: Bundle) -> str:
+    """A digest of all that may make something else the fastest."""
+    versions = {name: machine.version_of(kind.distribution) for name, kind in ENGINES.items()}
+    told = json.dumps([page.digest, asdict(machine.processor()), versions], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
