@@ -19,8 +19,8 @@ test-slow:  ## what takes minutes: ConvNeXt-Base trained a step and exported, ki
 fuzz:  ## ten minutes each: photos and bundle pages of any bytes; needs pip install atheris
 	mkdir -p build/fuzz/images build/fuzz/bundles build/fuzz/pages
 	for page in examples/bundles/*/bundle.json; do cp $$page build/fuzz/pages/$$(basename $$(dirname $$page)); done
-	$(PYTHON) -m tests.fuzz.fuzz_images build/fuzz/images tests/data/odd_images -max_total_time=600
-	$(PYTHON) -m tests.fuzz.fuzz_bundle build/fuzz/bundles build/fuzz/pages -max_total_time=600
+	$(PYTHON) -m tests.fuzz.fuzz_images build/fuzz/images tests/data/odd_images -artifact_prefix=build/fuzz/ -max_total_time=600
+	$(PYTHON) -m tests.fuzz.fuzz_bundle build/fuzz/bundles build/fuzz/pages -artifact_prefix=build/fuzz/ -max_total_time=600
 
 lint:
 	ruff check

@@ -88,7 +88,7 @@ def _decoded(content: bytes, header: Header, least: tuple[int, int] | None) -> n
     else:
         flags = cv2.IMREAD_UNCHANGED
     try:
-        pixels_HWC = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        pixels_HWC = cv2.imdecode(np.frombuffer(header.picture or content, np.uint8), flags)
     except cv2.error as err:
         raise PhotoError(f"cannot be decoded: {err.err}") from None
     if pixels_HWC is None:
