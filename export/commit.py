@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -82,11 +83,13 @@ def commit(folder: Path, page: Checkpoint, photos: evidence.Photos, made: Sequen
 def _earlier(folder: Path, page: Checkpoint, made: Sequence[Artifact]) -> list[Artifact]:
     """Artifacts that an earlier build made of the same weights and page, and that this one did not make again."""
     if not (folder / bundle.PAGE).exists():
+        _tell_of_plans(folder, made)
         return []
     try:
         before = bundle.load(folder)
     except UserError as err:
         note(f"{str(err).splitlines()[0]}: it is replaced whole")
+        _tell_of_plans(folder, made)
         return []
     if before.provenance.get("identity") != page.identity:
         if _taxonomy(before.categories) != _taxonomy(page.categories):
@@ -95,6 +98,15 @@ def _earlier(folder: Path, page: Checkpoint, made: Sequence[Artifact]) -> list[A
         return []
     again = {kind(artifact) for artifact in made}
     return [kept for kept in before.artifacts if kind(kept) not in again and _is_whole(folder, kept)]
+
+
+def _tell_of_plans(folder: Path, made: Sequence[Artifact]) -> None:
+    """Say which plans go with the page that knew what they were built for."""
+    if left := sorted({path.name for path in folder.glob("model.*.plan")} - {artifact.file for artifact in made}):
+        note(
+            f"plans that no page describes any more go: {', '.join(left)}\n"
+            f"build them anew with: python -m export.engine {shlex.quote(str(folder))}"
+        )
 
 
 def _is_whole(folder: Path, artifact: Artifact) -> bool:

@@ -284,6 +284,22 @@ def test_of_a_damaged_bundle_the_next_build_keeps_what_is_whole(
     assert not damaged.exists()
 
 
+def test_plans_whose_page_was_lost_are_told_of_as_they_go(
+    checkpoints: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(built, tmp_path / "cap")
+    for path in (folder / bundle.PAGE, *folder.glob("*.plan")):
+        path.unlink()
+    (folder / "model.fp32.sm89.00c0ffee.plan").write_bytes(b"a plan")
+    assert run(checkpoints, tmp_path, "--precision", "fp32") == 0
+    said = (
+        "plans that no page describes any more go: model.fp32.sm89.00c0ffee.plan\n"
+        f"build them anew with: python -m export.engine {folder}\n"
+    )
+    assert said in capsys.readouterr().err
+    assert not list(folder.glob("*.plan"))
+
+
 def test_what_a_killed_build_left_is_gone_though_nothing_is_to_be_made(
     checkpoints: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,8 +174,9 @@ def _report(run: Run, options: Options) -> None:
         calibrate.table(page.gains),
         below=[
             calibrate.LEGEND,
-            f"temperatures kept: {len(page.temperatures)} of {len(page.attributes)}; "
-            f"decision offsets kept: {', '.join(shifted) or 'none, they help too little'}",
+            f"temperatures kept, from {calibrate.MIN_LABELS} labels on: {len(page.temperatures)} of "
+            f"{len(page.attributes)}; decision offsets kept, where they gain more than one standard error: "
+            f"{', '.join(shifted) or 'none'}",
         ],
     )
     if metrics.mean_hm(page.metrics) <= metrics.mean_baseline_hm(page.metrics):
