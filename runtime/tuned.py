@@ -36,6 +36,8 @@ class Tuned:
 
 def read(page: Bundle) -> Tuned | None:
     """What was found for this bundle, on this processor with these engines; None where nothing was."""
+    if not any(_folder().glob(f"{page.slug}.*.json")):
+        return None  # where nobody tuned, a command does not start later for it: the key asks for much
     try:
         return Tuned(**json.loads(_path(page).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -49,10 +51,13 @@ def write(page: Bundle, found: Tuned) -> Path:
     return path
 
 
-def _path(page: Bundle) -> Path:
+def _folder() -> Path:
     """Beside the user's other caches: a bundle may lie where nobody may write, and go to other machines."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "facet-edge", "tuned", f"{page.slug}.{_key(page)[:16]}.json")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "facet-edge", "tuned")
+
+
+def _path(page: Bundle) -> Path:
+    return _folder() / f"{page.slug}.{_key(page)[:16]}.json"
 
 
 def _key(page: Bundle) -> str:

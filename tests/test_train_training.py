@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from runtime import files, locks
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_csv, write_data
-from train import checkpoint, clock, data, fit, losses, objective, resume, training
+from train import checkpoint, clock, data, fit, losses, objective, optimise, resume, training
 from train.config import PRESETS
 from train.curves import FOLDER, Epoch
 from train.network import FacetModel
@@ -458,6 +458,53 @@ def test_a_path_that_is_not_utf_8_survives_the_state_of_a_training() -> None:
         path = Path(os.fsdecode(name))
         assert resume.unquoted(resume.quoted(path)) == path
         assert resume.quoted(path).isascii()
+
+
+def test_where_rates_were_too_large_the_command_to_begin_anew_is_whole(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Optimiser.step
+    taken = 0
+
+    def fails_later(optimiser: Optimiser) -> None:
+        nonlocal taken
+        taken += 1
+        if taken > 4:  # an epoch has three
+            raise optimise.NoNumberError("the loss became nan\ntrain anew with smaller rates: --rate 0.3")
+        step(optimiser)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Optimiser, "step", fails_later)
+        assert run(data_folder, tmp_path, "--max-steps", "9") == 2
+    state = tmp_path / "cap" / resume.FILE
+    said = capsys.readouterr().err
+    assert f"the loss became nan\nbegin anew: rm {state}\ntrain anew with smaller rates: --rate 0.3\n" in said
+    state.unlink()
+    assert run(data_folder, tmp_path, "--max-steps", "1", "--rate", "0.3") == 0
+
+
+def test_unreadable_photos_that_end_a_training_are_all_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_data(tmp_path / "data", count=60)
+    for index in range(0, 60, 6):
+        (folder / "train_images" / f"{index:06d}.jpg").write_bytes(b"not an image")
+    assert run(folder, tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "10 of 60 photos are unreadable, more than 1%" in said
+    assert said.endswith("mend them, or take their rows out of train.csv\n")
+
+
+def test_while_a_training_runs_its_state_is_not_offered_for_removal(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE_S", 0.0)
+    (tmp_path / "cap").mkdir()
+    (tmp_path / "cap" / resume.FILE).write_bytes(b"of the one that runs")
+    with locks.locked(tmp_path / "cap", "training"):
+        assert run(data_folder, tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "another training is writing to" in said and "rm " not in said
 
 
 def test_a_training_that_comes_to_nothing_leaves_no_folder(data_folder: Path, tmp_path: Path) -> None:
