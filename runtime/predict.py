@@ -180,6 +180,8 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.report and os.path.realpath(args.report) == os.path.realpath(args.out):
         raise UserError(f"--report {args.report} is the table itself\nchoose another file with: --report FILE")
+    if args.report:
+        page.check_writable(args.report)
     if args.format == "challenge" and args.top_k > 1:
         raise UserError("the challenge's file has one label an attribute\nleave out: --top-k")
 

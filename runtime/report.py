@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from runtime import images
 from runtime.errors import UserError
-from runtime.files import replacing
+from runtime.files import probe, replacing
 from runtime.headers import PhotoError
 
 TEMPLATE = Path(__file__).resolve().parent / "report.html"
@@ -22,6 +23,16 @@ PIXELS, QUALITY = 96, 70
 # Decoded at a time.
 CHUNK = 64
 CONFIDENCE = "_confidence"
+
+
+def check_writable(path: Path) -> None:
+    """UserError unless a page can be written there: better known before the photos are read than after."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        probe(path.parent)
+    except OSError as err:
+        raise _unwritable(path, err) from None
 
 
 def write(
@@ -50,7 +61,11 @@ def write(
                 advance()
             file.write("]}" + after)
     except OSError as err:
-        raise UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: --report FILE") from err
+        raise _unwritable(path, err) from err
+
+
+def _unwritable(path: Path, err: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: --report FILE")
 
 
 def _rows(columns: Sequence[str], attributes: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[list[object]]:

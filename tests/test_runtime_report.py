@@ -79,3 +79,12 @@ def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"cannot write \S+report\.html: .+\nchoose another file with: --report FILE"):
         report.write(tmp_path / "file" / "report.html", "t", COLUMNS, [])
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_page_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "report.html"):
+        with pytest.raises(UserError, match=rf"cannot write {path}: .+\nchoose another file with: --report FILE"):
+            report.check_writable(path)
+    report.check_writable(tmp_path / "new" / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
