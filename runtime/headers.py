@@ -46,15 +46,14 @@ class Header:
 
 def read(content: bytes) -> Header:
     """The header of a whole photo; PhotoError with the reason for anything else."""
-    for signature, reader in READERS:
-        if signature.match(content):
-            try:
-                header = reader(content)
-            except (struct.error, IndexError, OverflowError):  # each of the end
-                raise PhotoError(_CUT) from None
-            if header.width < 1 or header.height < 1:
-                raise PhotoError(f"damaged: its header says {header.width} x {header.height} px")
-            return header
+    if reader := _reader(content):
+        try:
+            header = reader(content)
+        except (struct.error, IndexError, OverflowError):  # each of the end
+            raise PhotoError(_CUT) from None
+        if header.width < 1 or header.height < 1:
+            raise PhotoError(f"damaged: its header says {header.width} x {header.height} px")
+        return header
     if name := _other(content):
         raise PhotoError(f"{name}, which is not read: save it as JPEG")
     raise PhotoError("not an image: it begins like no format that is read")
@@ -375,12 +374,12 @@ def _jp2(content: bytes) -> Header:
     return Header(format="JPEG 2000", width=right - left, height=bottom - top, bits=bits)
 
 
-_PNM = re.compile(rb"P([1-6])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:(?:\s+|#[^\n]*\n)+(\d{1,5}))?\s")
+_PNM = rb"P([1-6])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:(?:\s+|#[^\n]*\n)+(\d{1,5}))?\s"
 
 
 def _pnm(content: bytes) -> Header:
     """PBM, PGM and PPM: the numbers in the first lines."""
-    found = _PNM.match(content[:4096])
+    found = re.match(_PNM, content[:4096])
     if found is None:
         raise PhotoError("damaged: it does not say its size")
     kind, width, height = (int(found[group]) for group in (1, 2, 3))
@@ -448,35 +447,48 @@ def _exif(block: bytes) -> int:
     return UPRIGHT
 
 
-_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*)([1-8])\s*[\"'<]")
+_XMP_ORIENTATION = rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*)([1-8])\s*[\"'<]"
 
 
 def _xmp(packet: bytes) -> int:
-    found = _XMP_ORIENTATION.search(packet)
+    found = re.search(_XMP_ORIENTATION, packet)
     return int(found[1]) if found else UPRIGHT
 
 
-READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Header]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), _jpeg),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
-    (re.compile(rb"GIF8[79]a"), _gif),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), _webp),
-    (re.compile(rb"BM.{4}\0\0\0\0|BM.{8}.\0\0\0[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), _bmp),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), _tiff),
-    (re.compile(rb"....ftyp(?:avi[fs]|hei[cxms]|hev[cxms]|mi[fa][1f]|msf1)", re.DOTALL), _heif),
-    (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), _jp2),
-    (re.compile(rb"P[1-6][\s#]"), _pnm),
-)
+def _reader(content: bytes) -> Callable[[bytes], Header] | None:
+    """Who reads what begins so."""
+    for signatures, reader in (
+        ((b"\xff\xd8\xff",), _jpeg),
+        ((b"\x89PNG\r\n\x1a\n",), _png),
+        ((b"GIF87a", b"GIF89a"), _gif),
+        ((b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"), _tiff),
+        ((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), _jp2),
+    ):
+        if content.startswith(signatures):
+            return reader
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return _webp
+    if content[:2] == b"BM" and (content[6:10] == bytes(4) or content[14:18] in _BMP_HEADS):
+        return _bmp
+    if content[4:8] == b"ftyp" and content[8:11] in _HEIF_BRANDS:
+        return _heif
+    if content[:1] == b"P" and content[1:2] in b"123456" and content[2:3] in b" \t\r\n#" and len(content) > 2:
+        return _pnm
+    return None
+
+
+# Lengths of its second header, in bytes, each of another age.
+_BMP_HEADS = {length.to_bytes(4, "little") for length in (12, 40, 52, 56, 64, 108, 124)}
+_HEIF_BRANDS = {b"avi", b"hei", b"hev", b"mif", b"mia", b"msf"}
 _OTHERS = (
-    (re.compile(rb"8BPS"), "Photoshop's PSD"),
-    (re.compile(rb"\0\0[\1\2]\0"), "an icon (ICO)"),
-    (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"), "JPEG XL"),
-    (re.compile(rb"%PDF"), "PDF"),
-    (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "PostScript"),
-    (re.compile(rb"....ftyp", re.DOTALL), "a film"),
-    (re.compile(rb"\x76\x2f\x31\x01"), "OpenEXR"),
-    (re.compile(rb"#\?(?:RADIANCE|RGBE)"), "Radiance HDR"),
-    (re.compile(rb"P[7Ff][\s#]"), "PAM or PFM"),
+    ((b"8BPS",), "Photoshop's PSD"),
+    ((b"\0\0\1\0", b"\0\0\2\0"), "an icon (ICO)"),
+    ((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"), "JPEG XL"),
+    ((b"%PDF",), "PDF"),
+    ((b"%!PS", b"\xc5\xd0\xd3\xc6"), "PostScript"),
+    ((b"\x76\x2f\x31\x01",), "OpenEXR"),
+    ((b"#?RADIANCE", b"#?RGBE"), "Radiance HDR"),
+    ((b"P7", b"PF", b"Pf"), "PAM or PFM"),
 )
 
 
@@ -485,4 +497,6 @@ def _other(content: bytes) -> str:
     text = content[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"<"):
         return "SVG" if b"<svg" in text and b"<html" not in text else "a web page" if b"<html" in text else ""
-    return next((name for signature, name in _OTHERS if signature.match(content)), "")
+    if content[4:8] == b"ftyp":
+        return "a film"
+    return next((name for signatures, name in _OTHERS if content.startswith(signatures)), "")

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # What decides how fast a processor multiplies matrices, as Linux names it.
@@ -42,6 +41,8 @@ def memory_gb() -> float:
 
 def version_of(package: str) -> str:
     """Of an installed distribution; empty where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # as slow to import as all the rest of a command
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime import bundle, challenge, images, inputs, listing, output, table
-from runtime import report as page
 from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
 from runtime.fidelity import BATCH
@@ -144,6 +143,8 @@ def predict(args: argparse.Namespace) -> int:
                 tally.add(row)
                 advance(1)
             if args.report:
+                from runtime import report as page
+
                 with progress("report", out.rows, quiet=args.quiet) as bar:
                     title = f"{out.rows} photos, {', '.join(fleet.categories)}"
                     page.write(args.report, title, sheet(args, fleet).columns, out.texts(), advance=lambda: bar(1))
@@ -181,6 +182,8 @@ def check(args: argparse.Namespace) -> None:
     if args.report and os.path.realpath(args.report) == os.path.realpath(args.out):
         raise UserError(f"--report {args.report} is the table itself\nchoose another file with: --report FILE")
     if args.report:
+        from runtime import report as page
+
         page.check_writable(args.report)
     if args.format == "challenge" and args.top_k > 1:
         raise UserError("the challenge's file has one label an attribute\nleave out: --top-k")
