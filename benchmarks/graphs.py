@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
+    from runtime.engines import Engine
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
@@ -83,9 +84,9 @@ def networks() -> dict[str, Network]:
         )
     examples = ROOT / "examples"
     return {
-        "convnext_base": Network(checkpoint=home / "checkpoint", bundle=exported, batch=1, rounds=11),
+        "convnext_base": Network(checkpoint=home / "checkpoint", bundle=exported, batch=1, rounds=12),
         "garment": Network(
-            checkpoint=examples / "checkpoints" / "garment", bundle=examples / "bundles" / "garment", batch=8, rounds=25
+            checkpoint=examples / "checkpoints" / "garment", bundle=examples / "bundles" / "garment", batch=8, rounds=40
         ),
     }
 
@@ -153,33 +154,51 @@ def ways(graphs: Mapping[str, Path], folder: Path, engine: str) -> list[Way]:
 
 def timed(tried: Sequence[Way], photos_NHWC: np.ndarray, rounds: int) -> list[dict[str, object]]:
     """How fast each way is, and how many times as fast: int8 as the rewritten float graph, that as it was exported."""
-    with ExitStack() as held:
-        engines = [held.enter_context(open_engine(w.engine, w.path, EngineOptions(hint=w.hint))) for w in tried]
-        seconds: list[list[float]] = [[] for _ in tried]
-        for _ in range(rounds):
-            for place, engine in enumerate(engines):
-                # Once untimed: the threads of the engine before go on looking for work for a while, on the same cores.
-                engine.infer(photos_NHWC)
-                started = time.perf_counter()
-                engine.infer(photos_NHWC)
-                seconds[place].append(time.perf_counter() - started)
-    of_graph = {way.graph: of for way, of in zip(tried, seconds, strict=True)}
+    by_graph = {way.graph: way for way in tried}
     found: list[dict[str, object]] = []
-    for way, of in zip(tried, seconds, strict=True):
-        beside = FOLDED if way.graph == INT8 else PLAIN
-        ratios = [theirs / ours for theirs, ours in zip(of_graph[beside], of, strict=True)]
+    for way in tried:
+        beside = by_graph[FOLDED if way.graph == INT8 else PLAIN]
+        ours, theirs = in_turns(way, beside, photos_NHWC, rounds)
+        ratios = [of_theirs / of_ours for of_theirs, of_ours in zip(theirs, ours, strict=True)]
         found.append(
             {
                 "what": way.graph,
                 "engine": way.engine,
                 "hint": way.hint,
-                "images_per_s": round(len(photos_NHWC) / statistics.median(of), 3),
-                "beside": beside,
+                "images_per_s": round(len(photos_NHWC) / statistics.median(ours), 3),
+                "beside": beside.graph,
                 "ratio": round(statistics.median(ratios), 3),
                 "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
             }
         )
     return found
+
+
+def in_turns(way: Way, beside: Way, photos_NHWC: np.ndarray, rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of each of two ways, round by round, each first in every other; no more engines are open than the two,
+    since the memory and the threads of others slow both down."""
+    if way == beside:
+        with open_engine(way.engine, way.path, EngineOptions(hint=way.hint)) as engine:
+            seconds = [_seconds(engine, photos_NHWC) for _ in range(rounds)]
+        return seconds, seconds
+    found: dict[Way, list[float]] = {way: [], beside: []}
+    with ExitStack() as held:
+        engines = {
+            each: held.enter_context(open_engine(each.engine, each.path, EngineOptions(hint=each.hint)))
+            for each in (way, beside)
+        }
+        for number in range(rounds):
+            for each in (way, beside) if number % 2 else (beside, way):
+                found[each].append(_seconds(engines[each], photos_NHWC))
+    return found[way], found[beside]
+
+
+def _seconds(engine: Engine, photos_NHWC: np.ndarray) -> float:
+    # Once untimed: the other's threads go on looking for work for a while, on the same cores.
+    engine.infer(photos_NHWC)
+    started = time.perf_counter()
+    engine.infer(photos_NHWC)
+    return time.perf_counter() - started
 
 
 def rtx_layers(path: Path) -> int | None:
