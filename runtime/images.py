@@ -61,12 +61,12 @@ def has_header(path: Path) -> bool:
 def _content(path: Path) -> bytes:
     try:
         # A pipe would never end, and a file of this size is not a photo.
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
+        seen = path.stat()
+        if stat.S_ISDIR(seen.st_mode):
             raise PhotoError("a folder that may not be searched" if not os.access(path, os.R_OK) else "a folder")
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(seen.st_mode):
             raise PhotoError("not a regular file")
-        if path.stat().st_size > LARGEST_FILE_BYTES:
+        if seen.st_size > LARGEST_FILE_BYTES:
             raise PhotoError(f"larger than {LARGEST_FILE_BYTES >> 20} MiB")
         content = path.read_bytes()
     except OSError as err:
@@ -126,7 +126,8 @@ def _on_white(pixels_HWC: np.ndarray, *, premultiplied: bool) -> np.ndarray:
     height, width = pixels_HWC.shape[:2]
     laid_HWC = np.ascontiguousarray(pixels_HWC).reshape(-1)[: height * width * 3].reshape(height, width, 3)
     for start in range(0, height, STRIP_ROWS):
-        strip_HWC = pixels_HWC[start : start + STRIP_ROWS].astype(np.uint16)
+        # Wide enough for colours above their own alpha, which no right file has.
+        strip_HWC = pixels_HWC[start : start + STRIP_ROWS].astype(np.uint32)
         alpha_HW1, colours_HWC = strip_HWC[..., 3:], strip_HWC[..., 2::-1]
         weighted_HWC = colours_HWC * 255 if premultiplied else colours_HWC * alpha_HW1
         mixed_HWC = (weighted_HWC + 255 * (255 - alpha_HW1) + 127) // 255

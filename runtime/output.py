@@ -43,6 +43,8 @@ class Sheet:
     values: Callable[[Row], Sequence[Value]]
     status: Callable[[Sequence[str]], str]
     """A row's own, told from the texts of its values."""
+    numbers: frozenset[str] = frozenset()
+    """The columns that hold confidences; the others hold text."""
     newline: str = "\r\n"
     """Of a CSV table."""
 
@@ -132,13 +134,15 @@ class Unfinished:
         self._out = out
         self._form = form
         self._sheet = sheet
+        self._mine = not path.exists()
+        """Whether all that is there is this run's: then without a row it is worth nothing."""
         path.touch()
         self._file = path.open("r+b")
         self.handle = self._file.fileno()
 
     def begin(self) -> None:
         """Forget what is there."""
-        self.rows = 0
+        self.rows, self._mine = 0, True
         self._cut(0)
         self._put(self._form.header())
 
@@ -190,10 +194,10 @@ class Unfinished:
                     shutil.copyfile(self._path, beside)
 
     def close(self) -> None:
-        """Leave nothing where there is no row."""
+        """Leave nothing where there is no row, but for what another run left and this one did not come to."""
         with suppress(OSError):  # what a full disk did not take is told of
             self._file.close()
-        if not self.rows:
+        if self._mine and not self.rows:
             self._path.unlink(missing_ok=True)
 
     def _keep(self, batch: int) -> None:
@@ -237,10 +241,10 @@ class Unfinished:
         import pyarrow
         from pyarrow import parquet
 
-        # Text but for the confidences; by their names, since a column may be empty throughout.
+        # Not told by the values: a column may be empty throughout.
         number, text = pyarrow.float32(), pyarrow.string()
         columns = self._sheet.columns
-        schema = pyarrow.schema([(name, number if name.endswith("_confidence") else text) for name in columns])
+        schema = pyarrow.schema([(name, number if name in self._sheet.numbers else text) for name in columns])
         with replacing(self._out) as beside, parquet.ParquetWriter(beside, schema) as writer:
             rows = (json.loads(lines) for _, lines in self._read())
             while chunk := list(islice(rows, PARQUET_ROWS)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from runtime.errors import UserError
 from runtime.fleet import Row
 from runtime.output import Sheet, Value
 from runtime.terminal import print_table
@@ -18,8 +20,15 @@ def sheet(attributes: Sequence[str], *, top: int = 1, least: float = 0.0) -> She
         top: how many labels an attribute has, the likeliest first, the others in columns with a number behind the name.
         least: a label of less confidence is left blank, and its confidence kept.
     """
+    names = columns(attributes, top=top)
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(
+            f"two columns of the table would be called {repeated[0]!r}\nrename that attribute, and train anew"
+        )
     return Sheet(
-        columns=columns(attributes, top=top),
+        columns=names,
+        # They come in pairs, a label and its confidence.
+        numbers=frozenset(["category_confidence", *names[len(FIXED) + 1 :: 2]]),
         values=lambda row: values(row, attributes, top=top, least=least),
         status=lambda texts: texts[FIXED.index("status")],
     )

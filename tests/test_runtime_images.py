@@ -114,6 +114,12 @@ def test_transparency_is_laid_on_white(tmp_path: Path, suffix: str) -> None:
         assert np.abs(images.decode(path) - expected_C).max() <= 1
 
 
+def test_colours_above_their_own_alpha_are_cut_off_and_do_not_wrap() -> None:
+    """In a damaged file; no right one has them."""
+    pixels_HWC = np.full((2, 2, 4), (255, 200, 10, 5), np.uint8)  # BGRA
+    assert images._on_white(pixels_HWC, premultiplied=True).tolist() == [[[255, 255, 255]] * 2] * 2
+
+
 def test_grey_with_transparency_is_laid_on_white(tmp_path: Path) -> None:
     Image.new("LA", (9, 7), (100, 51)).save(tmp_path / "glass.png")
     assert difference(images.decode(tmp_path / "glass.png"), np.full((7, 9, 3), 224)) == 0

@@ -157,6 +157,33 @@ def test_a_kill_at_any_byte_is_gone_on_from_to_the_same_file(tmp_path: Path, end
     assert len(statuses) == len(NAMES) // batch * batch
 
 
+@pytest.mark.parametrize("error", [RuntimeError, UserError])
+def test_what_fails_before_it_goes_on_leaves_what_was_there(tmp_path: Path, error: type[Exception]) -> None:
+    """As a network that cannot be opened does."""
+    path = tmp_path / "out.csv"
+    stopped(path, 3, RuntimeError())
+    before = [part.read_bytes() for part in parts(path)]
+    with pytest.raises(error), output.opened(path, SHEET, [""], resume=True):
+        raise error("no memory for the network")
+    assert [part.read_bytes() for part in parts(path)] == before
+    assert go_on(path)[1] == len(NAMES) - 3
+
+
+def test_where_there_is_nothing_to_go_on_from_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), output.opened(tmp_path / "out.csv", SHEET, [""], resume=True):
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_attribute_named_like_a_confidence_is_text_in_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    row = Row(image=Path("a.jpg"), answers={"dye_confidence": Answer("sure", 0.5)})
+    with output.opened(tmp_path / "out.parquet", table.sheet(["dye_confidence"]), []) as out:
+        out.write(row)
+    (found,) = read(tmp_path / "out.parquet")
+    assert (found["dye_confidence"], found["dye_confidence_confidence"]) == ("sure", 0.5)
+
+
 def test_a_run_made_of_something_else_does_not_go_on(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     stopped(path, 3, RuntimeError(), made_of="one bundle")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime import output, table
+from runtime.errors import UserError
 from runtime.fleet import Row
 from runtime.predictor import Answer
 
@@ -70,6 +71,12 @@ def test_of_several_labels_the_further_ones_have_columns_with_a_number(tmp_path:
     assert table.values(ranked, ["colour"], top=3)[6:] == ["red", 0.6, "blue", 0.4, None, None]
     assert table.values(ranked, ["colour"], top=1)[6:] == ["red", 0.6]
     assert table.values(UNREADABLE, ["colour"], top=3)[6:] == [None] * 6
+
+
+@pytest.mark.parametrize(("names", "top"), [(["colour", "colour_confidence"], 1), (["colour", "colour_2"], 2)])
+def test_two_columns_of_one_name_are_refused(names: list[str], top: int) -> None:
+    with pytest.raises(UserError, match=rf"two columns of the table would be called '{names[1]}'\nrename"):
+        table.sheet(names, top=top)
 
 
 def test_a_label_of_too_little_confidence_is_blank_and_its_confidence_kept(
