@@ -378,7 +378,8 @@ def rebuild(folder: Path, file: str = "", *, target: str = "") -> str:
     page = _whatever_is_left(folder)
     if not file.endswith(".plan"):
         if _is_shipped(folder) and not (_EXAMPLES / "checkpoints" / folder.name).is_dir():
-            return f"it came with facet-edge: get it back by installing that again, or with: git checkout -- {folder}"
+            where = shlex.quote(str(folder))
+            return f"it came with facet-edge: get it back by installing that again, or with: git checkout -- {where}"
         lie_there = [one for one in get_args(Precision) if any(folder.glob(f"model.{one}.*")) or f".{one}." in file]
         precisions = f"--precision {' '.join(lie_there)} " if lie_there else ""
         slug = page.slug if page else folder.resolve().name

@@ -100,7 +100,8 @@ def print_table(
     except OSError as err:  # `| head`, or a full disk: what a command leaves in files is not to be lost with it
         note(f"the table cannot be shown: {err.strerror}")
         # What is said later, and the rest of this at the end, goes where there is room.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def note(message: str, *, quiet: bool = False) -> None:

@@ -253,6 +253,15 @@ def test_what_is_finished_of_other_settings_is_neither_gone_on_with_nor_lost(
     assert {path.name: path.read_bytes() for path in uninterrupted.iterdir() if path.is_file()} == before
 
 
+def test_a_second_phase_that_may_go_on_begins_with_the_first_one_s_checkpoint(data: Path, tmp_path: Path) -> None:
+    assert fit.main(arguments(data, tmp_path, "--phase", "1")) == 0
+    assert fit.main(arguments(data, tmp_path, "--phase", "2", "--resume")) == 0
+    again = {path.name: path.read_bytes() for path in (tmp_path / "cap").iterdir() if path.is_file()}
+    assert [epoch.phase for epoch in checkpoint.read(tmp_path / "cap").history][-1] == 2
+    assert fit.main(arguments(data, tmp_path, "--phase", "2", "--resume")) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cap").iterdir() if path.is_file()} == again
+
+
 def test_resuming_what_was_never_begun_begins_it_and_says_so(
     data: Path, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -258,7 +258,8 @@ def _finished(folder: Path, run: Run, *, limited: bool) -> Checkpoint | None:
     found = page.provenance.get("training")
     if found == resume.digest(run):
         return None if CUT in page.provenance and not limited else page
-    if found:
+    # Phase 2 alone begins with what another training left there.
+    if found and run.phase != 2:
         raise UserError(
             f"the training that is finished in {folder} was of other data or settings\n"
             "train it anew without --resume, or leave it and name the others with: --category"
