@@ -44,6 +44,7 @@ def rendered(readme: str) -> str:
         "speed": speed,
         "graphs": graphs,
         "int8": int8,
+        "gpu": gpu,
     }
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -141,6 +142,23 @@ def int8() -> str:
                     f"| {100 * verdict['agreement']:.1f} % | {verdict['state']} |"
                 )
     header = ("network", "precision", "engine", "mean HM", "points lost (95 % bound)", "labels that stay", "gate")
+    return _table(header, lines) + f"\n[file](benchmarks/results/{path.name})\n"
+
+
+def gpu() -> str:
+    """The reference system's network in PyTorch on a GPU: answering and training."""
+    path = sorted(RESULTS.glob("gpu_*_????-??-??.json"))[-1]
+    found = json.loads(path.read_text())
+    limits = {name: found["limits"][f"{name}_tflops"] for name in ("float32", "float16", "bfloat16")}
+    whole = found["end_to_end"]
+    lines = [f"| {whole['what']}, decoding too | 1 | {whole['images_per_s']:.0f} | |"]
+    for way in found["answering"]["ways"]:
+        limit = next(rate for name, rate in limits.items() if name in way["what"])
+        share = f"{100 * way['tflops'] / limit:.0f} %"
+        lines.append(f"| answer, {way['what']} | {way['batch']} | {way['images_per_s']:.0f} | {share} |")
+    for way in found["training"]:
+        lines.append(f"| train, phase {way['phase']}, {way['what']} | {way['batch']} | {way['photos_per_s']:.0f} | |")
+    header = (found["card"], "batch", "photos/s", "of the card's rate")
     return _table(header, lines) + f"\n[file](benchmarks/results/{path.name})\n"
 
 

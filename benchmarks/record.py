@@ -119,9 +119,19 @@ def save(measurements: Sequence[Measurement], *, full: bool, load_before: float,
 
 
 def keep(
-    head: Mapping[str, object], body: Mapping[str, object], *, full: bool, load_before: float, into: Path = RESULTS
+    head: Mapping[str, object],
+    body: Mapping[str, object],
+    *,
+    full: bool,
+    load_before: float,
+    into: Path = RESULTS,
+    card: str = "",
 ) -> Path:
-    """Save figures with the date, the machine and the versions between; `model` of the head names the file."""
+    """Save figures with the date, the machine and the versions between; `model` of the head names the file.
+
+    Args:
+        card: the GPU that they are of, which then names the file in the processor's place.
+    """
     today = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
     here = hardware()
     content = {
@@ -134,7 +144,7 @@ def keep(
         "versions": versions(),
         **body,
     }
-    path = into / f"{head['model']}_{machine_slug()}_{today}.json"
+    path = into / f"{head['model']}_{slug_of(card) if card else machine_slug()}_{today}.json"
     replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
     return path
 

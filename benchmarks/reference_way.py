@@ -22,20 +22,23 @@ if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
+CPU = torch.device("cpu")
+
 
 class ReferenceWay:
     """One model, loaded once; `predict` is what gets timed, the two steps beneath it are what gets compared."""
 
-    def __init__(self, model: FacetModel, page: Checkpoint) -> None:
+    def __init__(self, model: FacetModel, page: Checkpoint, device: torch.device = CPU) -> None:
         self.page = page
-        self._model = model.eval()
+        self._device = device
+        self._model = model.eval().to(device)
         self._mean_C11 = torch.tensor(page.preset.model.mean).view(3, 1, 1)
         self._std_C11 = torch.tensor(page.preset.model.std).view(3, 1, 1)
 
     @classmethod
-    def open(cls, folder: Path) -> ReferenceWay:
+    def open(cls, folder: Path, device: torch.device = CPU) -> ReferenceWay:
         """The reference's way over the checkpoint in `folder`."""
-        return cls(*checkpoint.load(folder))
+        return cls(*checkpoint.load(folder), device)
 
     def predict(self, folder: Path, out: Path) -> None:
         """Write a CSV row for each JPEG of the folder: its name, then each attribute's label and probability."""
@@ -64,4 +67,5 @@ class ReferenceWay:
         """Each attribute's class probabilities [K], float32, for one uint8 RGB image of the model's size."""
         image_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1).contiguous().float().div(255)
         batch_1CHW = ((image_CHW - self._mean_C11) / self._std_C11)[None]
-        return [logits_1K.softmax(1)[0].numpy() for logits_1K in self._model(batch_1CHW).logits]
+        logits = self._model(batch_1CHW.to(self._device)).logits
+        return [logits_1K.softmax(1)[0].cpu().numpy() for logits_1K in logits]
