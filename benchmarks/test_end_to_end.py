@@ -9,7 +9,6 @@ so that a machine which slows down slows both.
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,12 +18,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.record import Agreement, Measurement
+from benchmarks.stages import predict
 from benchmarks.works import WORKS, Work
 from export.artifacts import GRAPH_ENGINES
 from export.parity import LIMITS
-from runtime import bundle, inputs, output, pipeline, table
-from runtime.bundle import Preprocess
-from runtime.fidelity import batch_of
+from runtime import bundle, inputs, machine
 from runtime.fleet import Fleet
 from runtime.predictor import Predictor, choose
 
@@ -54,7 +52,8 @@ def test_predict_beside_the_reference_way(
     if not passed(work, engine, precision):
         pytest.skip(f"the bundle of {work.model} holds no {precision} that passed the gate on {engine}")
     ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
-    with Fleet.open([work.bundle], category=work.category, engine=engine, precision=precision) as fleet:
+    options = {"engine": engine, "precision": precision, "streams": machine.cores()}
+    with Fleet.open([work.bundle], category=work.category, **options) as fleet:
         [predictor] = fleet.predictors
         artifact, found_engine, verdict = predictor.choice
 
@@ -68,7 +67,7 @@ def test_predict_beside_the_reference_way(
         assert same_pixels.largest_difference < between_photos
 
         # The first of each is the warm-up too.
-        predict(fleet, work.folder, ours)
+        predict(fleet, inputs.find([work.folder]), ours)
         work.reference.predict(work.folder, theirs)
         compared = labels(ours, work)
         whole = Agreement(
@@ -81,7 +80,7 @@ def test_predict_beside_the_reference_way(
         theirs_s: list[float] = []
         # The setup comes before each round and outside the plug-in's clock: it is the reference's turn.
         benchmark.pedantic(
-            clocked(lambda: predict(fleet, work.folder, ours), ours_s),
+            clocked(lambda: predict(fleet, inputs.find([work.folder]), ours), ours_s),
             setup=clocked(lambda: work.reference.predict(work.folder, theirs), theirs_s),
             rounds=work.rounds,
         )
@@ -94,7 +93,7 @@ def test_predict_beside_the_reference_way(
         artifact=artifact.file,
         chosen_by_auto=predictor.choice == choose(predictor.bundle, engine="auto", precision=None),
         photos=len(work.paths),
-        batch=batch_for(predictor.bundle.preprocess),
+        batch=predictor.batch,
         ours_s=tuple(ours_s),
         theirs_s=tuple(theirs_s),
         same_pixels=same_pixels,
@@ -105,19 +104,6 @@ def test_predict_beside_the_reference_way(
     benchmark.extra_info |= measurement.summary()
     if benchmark.enabled:
         keep(measurement)
-
-
-def predict(fleet: Fleet, folder: Path, out: Path) -> None:
-    """What `python -m runtime.predict` does once its network is loaded."""
-    photos = inputs.find([folder])
-    with output.opened(out, table.sheet(fleet.attributes), []) as written:
-        for row in pipeline.rows(photos, fleet, batch=min(map(batch_for, fleet.specs)), workers=os.cpu_count() or 1):
-            written.write(row)
-
-
-def batch_for(spec: Preprocess) -> int:
-    """Photos at a time, as predict takes them."""
-    return batch_of(spec.height, spec.width)
 
 
 def passed(work: Work, engine: str, precision: str | None) -> bool:
@@ -131,7 +117,7 @@ def passed(work: Work, engine: str, precision: str | None) -> bool:
 
 def answers(predictor: Predictor, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
     """The artifact's outputs [N, K] by name, computed in batches of the size that is timed."""
-    size = batch_for(predictor.bundle.preprocess)
+    size = predictor.batch
     starts = range(0, len(photos_NHWC), size)
     parts = [predictor.probabilities(photos_NHWC[start : start + size]) for start in starts]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

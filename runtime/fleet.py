@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from runtime import machine
 from runtime.bundle import Bundle, Category, Preprocess, load, slug_of
+from runtime.engines import ENGINES
 from runtime.errors import UserError
 from runtime.predictor import Answer, Predictor, labelled
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Self
 
-    Fitted = Mapping[Preprocess, np.ndarray]
+    Batch = Mapping[Preprocess, np.ndarray]
+    """A batch of photos, uint8 RGB [B, H, W, 3], in each size that the fleet takes."""
 
 
 @dataclass(kw_only=True)
@@ -59,7 +62,8 @@ class Served(NamedTuple):
 class Fleet:
     """A router, or a category for all, or rows that bring their own; and for each category who answers for it.
 
-    Categories that share a bundle share its predictor, and no predictor sees a photo twice.
+    Categories that share a bundle share its predictor, and no predictor sees a photo twice. Any number of threads may
+    have their batches filled.
     """
 
     def __init__(self, served: dict[str, Served], *, router: Served | None = None, category: str = "") -> None:
@@ -80,15 +84,17 @@ class Fleet:
         engine: str,
         precision: str | None,
         homes: Iterable[str] = (),
+        streams: int = 1,
     ) -> Fleet:
         """The fleet over these bundles: the one of `category`, else those that photos' folders are named after, and the
         router and all it can reach.
 
         Args:
             homes: the names of the photos' folders.
+            streams: how many batches are to be answered at once.
         """
         pages = {folder: load(folder) for folder in folders}
-        predictor = _opener(engine, precision)
+        predictor = _opener(engine, precision, streams)
         if category is None and (homely := {home: found for home in homes if (found := _find(pages, home))}):
             router = _router(pages, needed=False)
             fleet = cls._routed(pages, router, predictor) if router else cls({})
@@ -106,10 +112,18 @@ class Fleet:
         return cls({served.name: Served(predictor(folder), served)}, category=served.name)
 
     @classmethod
-    def listed(cls, folders: Iterable[Path], categories: Iterable[str], *, engine: str, precision: str | None) -> Fleet:
+    def listed(
+        cls,
+        folders: Iterable[Path],
+        categories: Iterable[str],
+        *,
+        engine: str,
+        precision: str | None,
+        streams: int = 1,
+    ) -> Fleet:
         """The fleet for rows that bring their category, one of `categories`; what no bundle serves is skipped."""
         pages = {folder: load(folder) for folder in folders}
-        predictor = _opener(engine, precision)
+        predictor = _opener(engine, precision, streams)
         asked = list(dict.fromkeys(categories))
         served = {
             name: Served(predictor(found[0]), found[1]) for name in asked if (found := _find(pages, name)) is not None
@@ -173,13 +187,20 @@ class Fleet:
         """The sizes in which the run needs each photo, each once."""
         return list(dict.fromkeys(predictor.bundle.preprocess for predictor in self.predictors))
 
-    def fill(self, rows: list[Row], photos: list[Fitted]) -> None:
+    @property
+    def workers(self) -> int:
+        """How many batches are best in the making at once: one a core, and one more where those that are with an engine
+        leave their own threads waiting."""
+        waiting = any(ENGINES[predictor.choice.engine].waits for predictor in self.predictors)
+        return machine.cores() + waiting
+
+    def fill(self, rows: list[Row], photos: Batch) -> None:
         """Answer the rows of one batch, in place: each by its own category, which a router tells or the row brings."""
         if not rows:
             return
         routed: Mapping[str, np.ndarray] = {}
         if self._router and not all(row.category for row in rows):
-            routed = _outputs(self._router.predictor, photos)
+            routed = self._router.predictor.probabilities(photos[self._router.predictor.bundle.preprocess])
             self._route(rows, routed, self._router)
         members: dict[Predictor, dict[str, list[int]]] = {}
         for index, row in enumerate(rows):
@@ -191,8 +212,10 @@ class Fleet:
         for predictor, categories in members.items():
             outputs, seen = routed, list(range(len(rows)))
             if not routed or self._router is None or predictor is not self._router.predictor:
-                seen = [index for indices in categories.values() for index in indices]
-                outputs = _outputs(predictor, [photos[index] for index in seen])
+                seen = sorted(index for indices in categories.values() for index in indices)
+                pixels_BHWC = photos[predictor.bundle.preprocess]
+                # Indexed, they are copied.
+                outputs = predictor.probabilities(pixels_BHWC if len(seen) == len(rows) else pixels_BHWC[seen])
             slots = {index: slot for slot, index in enumerate(seen)}
             for name, indices in categories.items():
                 category, places = self._served[name].category, [slots[index] for index in indices]
@@ -218,16 +241,9 @@ class Fleet:
             row.routed_from = router.category.name
 
 
-def _opener(engine: str, precision: str | None) -> Callable[[Path], Predictor]:
+def _opener(engine: str, precision: str | None, streams: int) -> Callable[[Path], Predictor]:
     """What opens a bundle, each once."""
-    return cache(lambda folder: Predictor.open(folder, engine=engine, precision=precision))
-
-
-def _outputs(predictor: Predictor, photos: list[Fitted]) -> dict[str, np.ndarray]:
-    import numpy as np
-
-    spec = predictor.bundle.preprocess
-    return predictor.probabilities(np.stack([photo[spec] for photo in photos]))
+    return cache(lambda folder: Predictor.open(folder, engine=engine, precision=precision, streams=streams))
 
 
 def _router(pages: Mapping[Path, Bundle], *, needed: bool = True) -> Path | None:

@@ -28,9 +28,16 @@ def processor() -> Processor:
     known = set(fields.get("flags", fields.get("Features", "")).split())
     return Processor(
         name=fields.get("model name") or platform.processor() or platform.machine(),
-        cores=os.cpu_count() or 1,
+        cores=cores(),
         instructions=tuple(name for name in INSTRUCTIONS if name in known),
     )
+
+
+def cores() -> int:
+    """Those that this process may use: in a container fewer, perhaps, than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def memory_gb() -> float:

@@ -1,7 +1,10 @@
-"""Photos through decode workers and the fleet's bundles to rows: bounded, in order, one row a photo."""
+"""Photos through the fleet's bundles to rows: several batches at once, bounded, in order, one row a photo."""
+
+# B batch, H height, W width
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,55 +18,83 @@ from runtime.fleet import Fleet, Row
 from runtime.headers import PhotoError
 
 if TYPE_CHECKING:
-    from runtime.bundle import Preprocess
-    from runtime.fleet import Fitted
+    import numpy as np
 
-# Batches that are being decoded while one is with the engine: more only costs memory.
+    from runtime.bundle import Preprocess
+    from runtime.fleet import Batch
+
+# Batches that wait for a worker, so that none waits while the rows of another are written.
 AHEAD = 2
 
 
 def rows(photos: Iterable[Path], fleet: Fleet, *, batch: int, workers: int) -> Iterator[Row]:
-    """A row for each photo, in order, while the next batches are decoded by `workers` threads."""
+    """A row for each photo, in order, while `workers` threads take the next batches."""
     return answered((Row(image=path) for path in photos), fleet, batch=batch, workers=workers)
 
 
 def answered(
     unanswered: Iterable[Row], fleet: Fleet, *, batch: int, workers: int, max_pixels: int = images.MAX_PIXELS
 ) -> Iterator[Row]:
-    """The same rows, in order, each answered; one that is settled already, by its status, keeps its place."""
+    """The same rows, in order, each answered; one that is settled already, by its status, keeps its place.
+
+    A worker takes a batch from its files to its answers. On a CPU whose cores answer a batch each, nothing else
+    competes for them; an engine that answers one batch at a time has the next ones decoded meanwhile.
+    """
     remaining = iter(unanswered)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    under_way: deque[list[tuple[Row, Future[Fitted] | None]]] = deque()
-    load = partial(_load, specs=fleet.specs, max_pixels=max_pixels)
+    under_way: deque[Future[list[Row]]] = deque()
+    desks = Desks(fleet.specs, batch)
+    work = partial(_answer, fleet=fleet, desks=desks, max_pixels=max_pixels)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="answer")
     try:
         while True:
-            while len(under_way) <= AHEAD and (chunk := list(islice(remaining, batch))):
-                under_way.append([(row, pool.submit(load, row.image) if row.status == "ok" else None) for row in chunk])
+            while len(under_way) < workers + AHEAD and (chunk := list(islice(remaining, batch))):
+                under_way.append(pool.submit(work, chunk))
             if not under_way:
                 return
-            yield from _answer(under_way.popleft(), fleet)
+            yield from under_way.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _load(path: Path, *, specs: list[Preprocess], max_pixels: int) -> Fitted:
-    # Once, as large as the largest of them needs it.
-    least = max(spec.height for spec in specs), max(spec.width for spec in specs)
-    image_HWC = images.decode(path, least=least, max_pixels=max_pixels)
-    return {spec: images.fit(image_HWC, spec) for spec in specs}
+class Desks(threading.local):
+    """Each worker's memory for the photos of a batch, in each of the sizes: new memory costs more than what is done
+    with it, where a page of it is slow to get."""
+
+    def __init__(self, specs: list[Preprocess], batch: int) -> None:
+        self.specs = specs
+        self._batch = batch
+        self._pixels: dict[Preprocess, np.ndarray] = {}
+
+    def put(self, path: Path, place: int, *, max_pixels: int) -> None:
+        """Read the photo into that place of the batch; PhotoError where it cannot be read."""
+        # Once, as large as the largest of the sizes needs it.
+        least = max(spec.height for spec in self.specs), max(spec.width for spec in self.specs)
+        image_HWC = images.decode(path, least=least, max_pixels=max_pixels)
+        for spec in self.specs:
+            self._of(spec)[place] = images.fit(image_HWC, spec)
+
+    def first(self, count: int) -> Batch:
+        """So many of the photos, uint8 RGB [B, H, W, 3] in each size, until others are put there."""
+        return {spec: self._of(spec)[:count] for spec in self.specs}
+
+    def _of(self, spec: Preprocess) -> np.ndarray:
+        import numpy as np
+
+        if spec not in self._pixels:
+            self._pixels[spec] = np.empty((self._batch, spec.height, spec.width, 3), np.uint8)
+        return self._pixels[spec]
 
 
-def _answer(chunk: list[tuple[Row, Future[Fitted] | None]], fleet: Fleet) -> list[Row]:
-    readable, photos = [], []
-    for row, future in chunk:
-        if future is None:
+def _answer(chunk: list[Row], *, fleet: Fleet, desks: Desks, max_pixels: int) -> list[Row]:
+    readable: list[Row] = []
+    for row in chunk:
+        if row.status != "ok":
             continue
-        # Not `result()` in a try: the error would hold this frame, and with it every pixel of the batch.
-        err = future.exception()
-        if isinstance(err, PhotoError):
+        try:
+            desks.put(row.image, len(readable), max_pixels=max_pixels)
+        except PhotoError as err:
             row.fail(str(err))
         else:
-            photos.append(future.result())
             readable.append(row)
-    fleet.fill(readable, photos)
-    return [row for row, _ in chunk]
+    fleet.fill(readable, desks.first(len(readable)))
+    return chunk

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime import bundle, challenge, images, inputs, listing, output, table
+from runtime import bundle, challenge, images, inputs, listing, machine, output, table
 from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
-from runtime.fidelity import BATCH
 from runtime.files import sha256_of
 from runtime.fleet import Fleet, Row
 from runtime.output import PARQUET, Sheet
 from runtime.pipeline import answered
+from runtime.predictor import BATCH
 from runtime.terminal import note, positive, progress
 
 SHOWN_ROWS = 40
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="default: %(default)s")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="default: the engine's fastest")
     parser.add_argument(
-        "--batch", type=positive, metavar="N", help=f"photos at a time (default: {BATCH}, of large ones fewer)"
+        "--batch", type=positive, metavar="N", help=f"photos at a time (default: {BATCH}, or what tune found)"
     )
     parser.add_argument(
         "--max-megapixels",
@@ -136,7 +136,7 @@ def predict(args: argparse.Namespace) -> int:
                 unanswered,
                 fleet,
                 batch=batch,
-                workers=os.cpu_count() or 1,
+                workers=fleet.workers,
                 max_pixels=1_000_000 * args.max_megapixels,
             ):
                 out.write(row)
@@ -195,15 +195,33 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
         entries = listing.read(args.listing)
         photos = listing.photos(entries, args.inputs)
         categories = (entry.category for entry in entries)
-        fleet = Fleet.listed(folders(args), categories, engine=args.engine, precision=args.precision)
+        fleet = Fleet.listed(
+            folders(args),
+            categories,
+            engine=args.engine,
+            precision=args.precision,
+            streams=streams(args, len(entries)),
+        )
         return fleet, listing.rows(entries, photos, fleet.categories), len(entries)
     names = inputs.find_names(args.inputs)
     homes = {Path(folder).name for folder in {os.path.dirname(name) for name in names}}  # noqa: PTH120
-    fleet = Fleet.open(folders(args), category=args.category, engine=args.engine, precision=args.precision, homes=homes)
+    fleet = Fleet.open(
+        folders(args),
+        category=args.category,
+        engine=args.engine,
+        precision=args.precision,
+        homes=homes,
+        streams=streams(args, len(names)),
+    )
     if named := [home for home in sorted(homes) if fleet.home(Path(home, "photo"))]:
         note(f"photos in folders named after a category are taken for it: {', '.join(named)}", quiet=args.quiet)
     paths = map(Path, names)
     return fleet, (Row(image=path, category=fleet.home(path)) for path in paths), len(names)
+
+
+def streams(args: argparse.Namespace, photos: int) -> int:
+    """How many batches at once: one a core, but no more than there are, and one photo alone has all cores."""
+    return max(1, min(machine.cores(), photos // (args.batch or BATCH)))
 
 
 def folders(args: argparse.Namespace) -> Iterable[Path]:

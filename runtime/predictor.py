@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import BoundedSemaphore
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +17,6 @@ from runtime.bundle import Artifact, Attribute, Bundle, Category, Verdict, check
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.engines.cuda import gpu_here
 from runtime.errors import UserError
-from runtime.fidelity import batch_of
 from runtime.tuned import Tuned
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # int8 is the fastest on a CPU and fp16 the slowest (it is emulated there); a GPU is at home in fp16.
 CPU_ORDER = ("int8", "fp32", "fp16")
 GPU_ORDER = ("fp16", "int8", "fp32")
+# Photos at a time on a CPU, each of whose streams takes a batch of its own: more adds memory and latency, not speed.
+BATCH = 4
 
 
 class Answer(NamedTuple):
@@ -53,18 +55,19 @@ class Choice(NamedTuple):
     @property
     def identity(self) -> tuple[object, ...]:
         """All that a photo's answers hang on, beside the photo and those that are in its batch."""
-        options = (self.tuned.threads, self.tuned.streams) if self.tuned else ()
-        return self.artifact.sha256, self.engine, self.verdict.hint, *options
+        return self.artifact.sha256, self.engine, self.verdict.hint
 
 
 class Predictor:
-    """One bundle on one engine. Make it with `open`, enter it with `with`; use it from one thread at a time."""
+    """One bundle on one engine. Make it with `open`, enter it with `with`; any number of threads may use it, of which
+    as many are answered at once as it has streams."""
 
-    def __init__(self, folder: Path, bundle: Bundle, engine: Engine, choice: Choice) -> None:
+    def __init__(self, folder: Path, bundle: Bundle, engine: Engine, choice: Choice, streams: int) -> None:
         self.folder = folder
         self.bundle = bundle
         self.choice = choice
         self._engine = engine
+        self._turns = BoundedSemaphore(streams)
         self._stack = ExitStack()
 
     @classmethod
@@ -75,8 +78,15 @@ class Predictor:
         engine: str = "auto",
         precision: str | None = None,
         threads: int | None = None,
+        streams: int = 1,
     ) -> Predictor:
-        """The bundle in `folder` on `engine`; UserError when no artifact there may serve it."""
+        """The bundle in `folder` on `engine`; UserError when no artifact there may serve it.
+
+        Args:
+            threads: of the CPU, in all; by default the engine's own choice.
+            streams: how many threads are to be answered at once, on a CPU each by its share of the cores; of several,
+                as many as `tune` found best.
+        """
         folder = Path(folder)
         bundle = load(folder)
         choice = (fastest(bundle) if engine == "auto" and precision is None else None) or choose(
@@ -86,12 +96,12 @@ class Predictor:
             path = folder / choice.artifact.file
             raise UserError(f"{path} was {misfit}\n{plans.rebuild_here(folder, choice.artifact)}")
         path = checked_file(folder, choice.artifact.file, choice.artifact.sha256)
-        options = EngineOptions(
-            threads=threads or (choice.tuned.threads if choice.tuned else None),
-            streams=choice.tuned.streams if choice.tuned else None,
-            hint=choice.verdict.hint,
-        )
-        return cls(folder, bundle, open_engine(choice.engine, path, options), choice)
+        if ENGINES[choice.engine].suffix == ".plan":
+            streams = 1  # of a GPU
+        elif choice.tuned:
+            streams = min(streams, choice.tuned.streams)
+        options = EngineOptions(threads=threads, streams=streams, hint=choice.verdict.hint)
+        return cls(folder, bundle, open_engine(choice.engine, path, options), choice, streams)
 
     def __enter__(self) -> Self:
         try:
@@ -134,13 +144,16 @@ class Predictor:
 
     @property
     def batch(self) -> int:
-        """How many photos at a time it is best given: as found here, else what its photos' size leaves room for."""
-        spec = self.bundle.preprocess
-        return self.choice.tuned.batch if self.choice.tuned else batch_of(spec.height, spec.width)
+        """How many photos at a time it is best given: as found here, else what it was made for."""
+        if self.choice.tuned:
+            return self.choice.tuned.batch
+        profile = self.choice.artifact.profile
+        return profile.opt_batch if profile else BATCH
 
     def probabilities(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         """By output name, float32 [B, K], for uint8 RGB images of the bundle's size."""
-        return self._engine.infer(images_BHWC)
+        with self._turns:
+            return self._engine.infer(images_BHWC)
 
     def answers(self, images_BHWC: np.ndarray, category: str | None = None) -> list[dict[str, Answer]]:
         """Each image's attributes, by name, of one category, given by name or slug where the bundle serves several."""

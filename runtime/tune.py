@@ -10,6 +10,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +21,20 @@ from runtime.bundle import Artifact, Bundle, Verdict
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.fidelity import batch_of
+from runtime.predictor import BATCH
 from runtime.terminal import note, print_table, progress
 from runtime.tuned import Tuned
 
 if TYPE_CHECKING:
     import numpy as np
 
-COLUMNS = ("artifact", "engine", "threads", "streams", "batch", "images/s", "of the fastest")
+COLUMNS = ("artifact", "engine", "streams", "batch", "images/s", "of the fastest")
 # A first look at each way, then the best of them in turns: a machine that slows down slows all of them.
 LOOK_S, LOOK_RUNS = 0.6, 3
 FINALISTS, NEAR = 4, 0.85
 ROUNDS = 5
+# Of each stream in a row: the last of them end a little apart.
+CALLS = 4
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,12 +61,11 @@ class Way:
     artifact: Artifact
     engine: str
     hint: str
-    threads: int | None = None
-    streams: int | None = None
+    streams: int
     batch: int
 
     def opened(self, folder: Path) -> Engine:
-        options = EngineOptions(threads=self.threads, streams=self.streams, hint=self.hint)
+        options = EngineOptions(streams=self.streams, hint=self.hint)
         return open_engine(self.engine, folder / self.artifact.file, options)
 
 
@@ -131,29 +134,27 @@ def passed(folder: Path, page: Bundle) -> Iterator[tuple[Artifact, Verdict]]:
 
 def ways_of(page: Bundle, artifact: Artifact, verdict: Verdict) -> Iterator[Way]:
     """The options that are worth a try."""
-    most = artifact.profile.max_batch if artifact.profile else batch_of(page.preprocess.height, page.preprocess.width)
-    cores = machine.processor().cores
-    threads: Sequence[int | None] = (None, cores // 2) if verdict.engine == "onnxruntime" and cores > 2 else (None,)
-    streams: Sequence[int | None] = (None,)
-    batches = [size for size in (1, 4, 16, 32) if size < most] + [most]
-    if verdict.engine == "openvino":
-        # Photos go one by one; how many are under way at once is what a batch is elsewhere.
-        streams, batches = [count for count in (1, 2, 4, 8, 16) if count <= cores], [most]
-    for count, at_once, batch in itertools.product(threads, streams, batches):
-        yield Way(
-            artifact=artifact, engine=verdict.engine, hint=verdict.hint, threads=count, streams=at_once, batch=batch
-        )
+    if artifact.profile:
+        streams, most = [1], artifact.profile.max_batch
+    else:
+        cores, most = machine.cores(), batch_of(page.preprocess.height, page.preprocess.width)
+        streams = [count for count in (1, 2, 4, 8, 16, 32) if count < cores] + [cores]
+    batches = [size for size in (1, 4, 16) if size < most] + [most]
+    for at_once, batch in itertools.product(streams, batches):
+        # A photo at a time, on its own stream: OpenVINO takes no batches.
+        if not (verdict.engine == "openvino" and at_once > 1 and batch != BATCH):
+            yield Way(artifact=artifact, engine=verdict.engine, hint=verdict.hint, streams=at_once, batch=batch)
 
 
 def look(folder: Path, way: Way, photos_NHWC: np.ndarray) -> Timed:
     """Time one way alone, for a moment."""
     timed = Timed(way=way)
-    with way.opened(folder) as engine:
+    with way.opened(folder) as engine, ThreadPoolExecutor(way.streams) as callers:
         batch = _batch(photos_NHWC, way.batch)
-        engine.infer(batch)  # what is only done once
+        rate(engine, callers, way, batch)  # what is only done once
         started = time.perf_counter()
         while len(timed.rates) < LOOK_RUNS or time.perf_counter() - started < LOOK_S:
-            timed.rates.append(rate(engine, batch))
+            timed.rates.append(rate(engine, callers, way, batch))
     return timed
 
 
@@ -168,26 +169,32 @@ def compare(
 ) -> list[Timed]:
     """The same ways timed anew, in turns."""
     with ExitStack() as held:
-        engines = [(Timed(way=each.way), held.enter_context(each.way.opened(folder))) for each in found]
-        batches = [_batch(photos_NHWC, each.way.batch) for each, _ in engines]
-        for (_, engine), batch in zip(engines, batches, strict=True):
-            engine.infer(batch)
-        for _ in range(ROUNDS):
-            for (each, engine), batch in zip(engines, batches, strict=True):
+        made = [Timed(way=each.way) for each in found]
+        engines = [held.enter_context(each.way.opened(folder)) for each in made]
+        callers = [held.enter_context(ThreadPoolExecutor(each.way.streams)) for each in made]
+        batches = [_batch(photos_NHWC, each.way.batch) for each in made]
+        for number in range(ROUNDS + 1):
+            for each, engine, threads, batch in zip(made, engines, callers, batches, strict=True):
                 started = time.perf_counter()
                 rates: list[float] = []
                 while not rates or time.perf_counter() - started < LOOK_S / 2:
-                    rates.append(rate(engine, batch))
-                each.rates.append(statistics.median(rates))
-            advance()
-    return [each for each, _ in engines]
+                    rates.append(rate(engine, threads, each.way, batch))
+                if number:  # the first pays for what is only done once
+                    each.rates.append(statistics.median(rates))
+            if number:
+                advance()
+    return made
 
 
-def rate(engine: Engine, batch_BHWC: np.ndarray) -> float:
-    """Images a second of one call."""
+def rate(engine: Engine, callers: ThreadPoolExecutor, way: Way, batch_BHWC: np.ndarray) -> float:
+    """Images a second while every stream has a batch, and then another."""
+    calls = CALLS * way.streams if way.streams > 1 else 1
     started = time.perf_counter()
-    engine.infer(batch_BHWC)
-    return len(batch_BHWC) / (time.perf_counter() - started)
+    if calls == 1:
+        engine.infer(batch_BHWC)
+    else:
+        list(callers.map(engine.infer, [batch_BHWC] * calls))
+    return calls * len(batch_BHWC) / (time.perf_counter() - started)
 
 
 def row(timed: Timed, best: Timed) -> list[str]:
@@ -195,8 +202,7 @@ def row(timed: Timed, best: Timed) -> list[str]:
     return [
         " ".join(filter(None, (way.artifact.precision, way.artifact.target))),
         f"{way.engine} {way.hint}".strip(),
-        str(way.threads or ""),
-        str(way.streams or ""),
+        str(way.streams),
         str(way.batch),
         f"{timed.rate:.1f}",
         f"{timed.rate / best.rate:.2f}",
@@ -210,7 +216,6 @@ def keep(page: Bundle, best: Timed) -> None:
         sha256=way.artifact.sha256,
         engine=way.engine,
         hint=way.hint,
-        threads=way.threads,
         streams=way.streams,
         batch=way.batch,
         images_per_s=round(best.rate, 2),

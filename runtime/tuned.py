@@ -22,16 +22,16 @@ class Tuned:
     """Of the artifact."""
     engine: str
     hint: str = ""
-    threads: int | None = None
-    streams: int | None = None
+    streams: int
+    """Batches at once."""
     batch: int
     """Photos at a time."""
     images_per_s: float
 
     def __post_init__(self) -> None:
-        numbers = (self.batch, self.threads or 1, self.streams or 1)
+        numbers = (self.batch, self.streams)
         if not all(isinstance(number, int) and number > 0 for number in numbers):
-            raise ValueError(f"threads, streams and batch: {numbers}")
+            raise ValueError(f"streams and batch: {numbers}")
 
 
 def read(page: Bundle) -> Tuned | None:

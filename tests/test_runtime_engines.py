@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,9 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def opened(engine: str, path: Path, *, threads: int | None = None, hint: str | None = None) -> Engine:
-    return open_engine(engine, path, EngineOptions(threads=threads, hint=CPU[engine] if hint is None else hint))
+def opened(engine: str, path: Path, *, threads: int | None = None, streams: int = 1, hint: str | None = None) -> Engine:
+    options = EngineOptions(threads=threads, streams=streams, hint=CPU[engine] if hint is None else hint)
+    return open_engine(engine, path, options)
 
 
 def noise(batch: int) -> np.ndarray:
@@ -132,6 +134,27 @@ def test_the_number_of_threads_changes_no_answer(graph: Path, cpu_engine: str) -
     with opened(cpu_engine, graph, threads=1) as one, opened(cpu_engine, graph, threads=2) as two:
         for name, answer in one.infer(noise(3)).items():
             assert np.abs(answer - two.infer(noise(3))[name]).max() < 1e-5
+
+
+def test_batches_answered_at_once_each_get_their_own_answers(graph: Path, cpu_engine: str) -> None:
+    batches = [noise(1 + index % 5) + np.uint8(index) for index in range(60)]
+    with opened(cpu_engine, graph) as alone:
+        expected = [alone.infer(batch_BHWC) for batch_BHWC in batches]
+    with opened(cpu_engine, graph, streams=3) as shared, ThreadPoolExecutor(3) as callers:
+        for found, wanted in zip(callers.map(shared.infer, batches), expected, strict=True):
+            assert found.keys() == wanted.keys()
+            for name, answer in found.items():
+                assert answer.shape == wanted[name].shape
+                assert np.abs(answer - wanted[name]).max() < 1e-5
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_photos_of_another_size_or_type_are_no_input(graph: Path, cpu_engine: str, streams: int) -> None:
+    with opened(cpu_engine, graph, streams=streams) as entered:
+        for images_BHWC in (noise(2)[:, :1, :1], noise(2)[..., :1], noise(2).astype(np.float32)):
+            with pytest.raises(Exception, match=r"(?i)invalid|unexpected|^assert|^$"):  # each engine's own words
+                entered.infer(images_BHWC)
+        assert entered.infer(noise(2))["features"].shape == (2, 3)
 
 
 def test_the_float_hint_of_onnxruntime_leaves_activations_unrounded_and_weights_as_they_are(quantised: Path) -> None:

@@ -32,7 +32,7 @@ def answered(fleet: Fleet, colours: Iterable[str] = COLOURS, categories: Sequenc
     for row, category in zip(filled, categories, strict=False):
         row.category = category
     with fleet:
-        fleet.fill(filled, [{spec: images.fit(photo, spec) for spec in fleet.specs} for photo in photos])
+        fleet.fill(filled, {spec: np.stack([images.fit(photo, spec) for photo in photos]) for spec in fleet.specs})
     return filled
 
 
@@ -183,7 +183,7 @@ def test_a_specialist_that_cannot_serve_as_asked_is_named_before_any_photo_is_re
 
 
 def test_an_empty_batch_asks_nothing_of_any_engine(folders: list[Path]) -> None:
-    opened(folders).fill([], [])  # not entered: an engine that was asked would refuse
+    opened(folders).fill([], {})  # not entered: an engine that was asked would refuse
 
 
 def test_a_router_in_a_joint_bundle_and_the_categories_beside_it_take_one_pass_together(

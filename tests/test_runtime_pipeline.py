@@ -102,7 +102,7 @@ def test_photos_are_taken_as_rows_are_given_and_no_further_ahead_than_promised(
         most = max(most, taken - given)
     assert isinstance(running, Generator)
     running.close()
-    assert most == (AHEAD + 1) * batch
+    assert most == (2 + AHEAD) * batch
 
 
 def test_rows_settled_already_keep_their_place_unread_and_whatever_they_say(fleet: Fleet, photos: list[Path]) -> None:
@@ -136,17 +136,17 @@ def test_no_more_rows_are_alive_than_are_under_way(fleet: Fleet, photos: list[Pa
     most = 0
     for _ in answered(unanswered(), fleet, batch=4, workers=2):
         most = max(most, len(alive))
-    # Those ahead, those of the batch that is being given, and the last one given.
-    assert most <= (AHEAD + 2) * 4 + 1
+    # Those with the workers and ahead, those of the batch that is being given, and the last one given.
+    assert most <= (2 + AHEAD + 1) * 4 + 1
 
 
-def test_leaving_early_ends_every_decode_worker(fleet: Fleet, photos: list[Path]) -> None:
+def test_leaving_early_ends_every_worker(fleet: Fleet, photos: list[Path]) -> None:
     running = rows(itertools.cycle(photos), fleet, batch=2, workers=3)
     next(running)
-    assert any(thread.name.startswith("decode") for thread in threading.enumerate())
+    assert any(thread.name.startswith("answer") for thread in threading.enumerate())
     assert isinstance(running, Generator)
     running.close()
-    assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("answer") for thread in threading.enumerate())
 
 
 def test_what_the_source_of_photos_raises_comes_through_and_ends_every_worker(fleet: Fleet, photos: list[Path]) -> None:
@@ -156,4 +156,4 @@ def test_what_the_source_of_photos_raises_comes_through_and_ends_every_worker(fl
 
     with pytest.raises(ConnectionError, match="the share is gone"):
         list(rows(failing(), fleet, batch=2, workers=2))
-    assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("answer") for thread in threading.enumerate())

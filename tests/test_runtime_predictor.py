@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -107,6 +108,18 @@ def test_a_photo_alone_is_answered_as_in_every_slot_of_a_batch(bundle_folder: Pa
             for name in together:
                 gaps = [np.abs(together[name][slot] - alone[slot][name][0]).max() for slot in range(batch)]
                 assert max(gaps) < ROUNDING, f"{name} at batch {batch}: largest difference {max(gaps)}"
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_threads_may_share_a_predictor(bundle_folder: Path, cpu_engine: str, streams: int) -> None:
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)] * 20
+    photos = [np.full((16, 16, 3), colour, np.uint8) for colour in colours]
+    with (
+        Predictor.open(bundle_folder, engine=cpu_engine, streams=streams) as predictor,
+        ThreadPoolExecutor(5) as threads,
+    ):
+        found = [answers[0]["colour"].label for answers in threads.map(lambda photo: predictor([photo]), photos)]
+    assert found == ["red", "green", "blue"] * 20
 
 
 def test_a_predictor_may_be_left_twice_and_entered_again(bundle_folder: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime import bundle, machine, tune, tuned
+from runtime import bundle, machine, predictor, tune, tuned
 from runtime.bundle import Verdict
-from runtime.engines import ENGINES
+from runtime.engines import ENGINES, Engine, EngineOptions
 from runtime.predictor import Predictor, choose
 from runtime.tune import Timed, Way
 from runtime.tuned import Tuned
@@ -36,7 +36,7 @@ def folder(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def found(page: bundle.Bundle, **changes: object) -> Tuned:
     (graph,) = page.artifacts
-    one = Tuned(sha256=graph.sha256, engine="onnxruntime", threads=1, batch=5, images_per_s=10.0)
+    one = Tuned(sha256=graph.sha256, engine="onnxruntime", streams=2, batch=5, images_per_s=10.0)
     return replace(one, **changes)
 
 
@@ -88,6 +88,24 @@ def test_what_the_gate_does_not_pass_is_not_taken(folder: Path, changes: dict[st
     assert Predictor.open(folder).choice == choose(page, engine="auto", precision=None)
 
 
+def test_many_photos_get_the_streams_that_were_found_best_and_few_no_more_than_they_ask_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = bundle.load(folder)
+    tuned.write(page, found(page, streams=3))
+    opened: list[EngineOptions] = []
+    real = predictor.open_engine
+
+    def noted(name: str, path: Path, options: EngineOptions) -> Engine:
+        opened.append(options)
+        return real(name, path, options)
+
+    monkeypatch.setattr(predictor, "open_engine", noted)
+    for streams in (8, 2, 1):
+        Predictor.open(folder, streams=streams)
+    assert [options.streams for options in opened] == [3, 2, 1]
+
+
 def test_who_names_an_engine_or_threads_gets_them(folder: Path) -> None:
     page = bundle.load(folder)
     tuned.write(page, found(page))
@@ -129,7 +147,7 @@ def test_a_place_that_takes_nothing_is_told_with_another(
 def test_the_best_few_come_to_the_last_comparison(folder: Path) -> None:
     (graph,) = bundle.load(folder).artifacts
     timed = [
-        Timed(way=Way(artifact=graph, engine="onnxruntime", hint="", batch=batch), rates=[rate])
+        Timed(way=Way(artifact=graph, engine="onnxruntime", hint="", streams=1, batch=batch), rates=[rate])
         for batch, rate in enumerate([100.0, 86.0, 84.0, 99.0, 98.0, 97.0, 96.0], 1)
     ]
     assert [each.rate for each in tune.finalists(timed)] == [100.0, 99.0, 98.0, 97.0]

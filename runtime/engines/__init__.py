@@ -31,7 +31,10 @@ class Engine(Protocol):
     ) -> None: ...
 
     def infer(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
-        """Each output by its name, float32 with B rows, for uint8 RGB images."""
+        """Each output by its name, float32 with B rows, for uint8 RGB images.
+
+        It may be called from as many threads at once as the engine has streams.
+        """
         ...
 
 
@@ -41,8 +44,9 @@ class EngineOptions:
 
     threads: int | None = None
     """CPU threads; None leaves the choice to the engine."""
-    streams: int | None = None
-    """OpenVINO: photos under way at once, which share the threads; None leaves the choice to it."""
+    streams: int = 1
+    """Calls of `infer` that are to be answered at once, on a CPU each by its share of the threads: several batches,
+    a core each, take less time than one after the other on all cores, which wait for each other in every layer."""
     hint: str = ""
     """An engine's own word for how it computes; empty leaves the choice to the engine.
 
@@ -60,6 +64,8 @@ class EngineKind:
     extra: str
     suffix: str
     """The artifacts that it reads: `.onnx`, or the `.plan` of that library alone."""
+    waits: bool = True
+    """A thread that calls it waits while others compute, its own or a GPU's."""
 
     @property
     def distribution(self) -> str:
@@ -74,7 +80,9 @@ class EngineKind:
 
 # In the order in which `auto` tries them: plans need a GPU of their own kind, so they are never tried unasked.
 ENGINES = {
-    "onnxruntime": EngineKind(module="runtime.engines.ort", package="onnxruntime", extra="facet-edge", suffix=".onnx"),
+    "onnxruntime": EngineKind(
+        module="runtime.engines.ort", package="onnxruntime", extra="facet-edge", suffix=".onnx", waits=False
+    ),
     "openvino": EngineKind(
         module="runtime.engines.ov", package="openvino", extra="facet-edge[openvino]", suffix=".onnx"
     ),

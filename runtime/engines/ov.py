@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.engines import EngineOptions
 from runtime.errors import UserError
@@ -38,8 +40,18 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
+class Request(NamedTuple):
+    """One photo's inference, over memory of ours."""
+
+    handle: openvino.InferRequest
+    image_HWC: np.ndarray
+    answers: dict[str, np.ndarray]
+    """By output name, without the batch."""
+
+
 class OpenVinoEngine:
-    """A graph compiled for a batch of one, several such under way at once: call `infer` from one thread at a time.
+    """A graph compiled for a batch of one: a call's photos go side by side, or with several streams one by one, each
+    call on a stream of its own.
 
     Compiled for any batch the library changes a map's layout around every convolution, and ConvNeXt-Base in int8 takes
     twice as long.
@@ -49,7 +61,9 @@ class OpenVinoEngine:
         self._path = path
         self._options = options
         self._model: openvino.Model | None = None
-        self._requests: dict[str, list[openvino.InferRequest]] = {}
+        self._requests: dict[str, list[Request]] = {}
+        self._free: SimpleQueue[list[Request]] = SimpleQueue()
+        """Those of each stream, where there are several; a call takes one stream's and puts them back."""
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.outputs: tuple[str, ...] = ()
 
@@ -63,16 +77,26 @@ class OpenVinoEngine:
         shape = model.input("images").partial_shape
         shape[0] = 1
         model.reshape({"images": shape})
-        # Of one photo, without the batch.
-        self._shapes = {output.get_any_name(): tuple(output.shape)[1:] for output in model.outputs}
+        self._shape = tuple(model.input("images").shape)
+        # Of one photo, the batch of one included.
+        self._shapes = {output.get_any_name(): tuple(output.shape) for output in model.outputs}
         self.outputs = tuple(self._shapes)
         self._model = model
+        if self._options.streams > 1:
+            requests = self._compiled(SEVERAL)
+            # What the bindings make at their first use is not made for two threads at once: they wait for each other.
+            requests[0].handle.start_async()
+            requests[0].handle.wait()
+            # Two for each, so that a stream has its next photo while the answer to the last is taken.
+            for pair in zip(requests[::2], requests[1::2], strict=True):
+                self._free.put(list(pair))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._requests.clear()
+        self._free = SimpleQueue()
         self._model = None
 
     def infer(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
@@ -80,32 +104,64 @@ class OpenVinoEngine:
         import numpy as np
 
         assert self._model is not None, "infer() outside `with`"
+        # Written into an array of ours, one number a photo would do for all its pixels.
+        assert images_BHWC.shape[1:] == self._shape[1:] and images_BHWC.dtype == np.uint8
         count = len(images_BHWC)
-        answers = {name: np.empty((count, *shape), np.float32) for name, shape in self._shapes.items()}
-        requests = self._requests_for(count)
-        # In turn: photos of one size take one time each.
-        for index in range(count + len(requests)):
-            request, done = requests[index % len(requests)], index - len(requests)
-            if 0 <= done < count:
-                request.wait()
-                for name, rows in answers.items():
-                    rows[done] = request.get_tensor(name).data[0]
-            if index < count:
-                request.start_async({"images": images_BHWC[index : index + 1]})
+        answers = {name: np.empty((count, *shape[1:]), np.float32) for name, shape in self._shapes.items()}
+        if self._options.streams > 1:
+            requests = self._free.get()
+            try:
+                _go_through(requests, images_BHWC, answers)
+            finally:
+                self._free.put(requests)
+        else:
+            _go_through(self._requests_for(count), images_BHWC, answers)
         return answers
 
-    def _requests_for(self, count: int) -> list[openvino.InferRequest]:
+    def _requests_for(self, count: int) -> list[Request]:
         """Those that answer so many photos soonest; for one, those for several where they are there already."""
         wanted = ONE if count == 1 and SEVERAL not in self._requests else SEVERAL
         if wanted not in self._requests:
-            settings: dict[str, str | int] = {"PERFORMANCE_HINT": wanted}
-            if self._options.threads:
-                settings["INFERENCE_NUM_THREADS"] = self._options.threads
-            if self._options.streams and wanted == SEVERAL:
-                settings["NUM_STREAMS"] = self._options.streams
-            if self._options.hint:
-                settings["INFERENCE_PRECISION_HINT"] = self._options.hint
-            compiled = _core().compile_model(self._model, "CPU", settings)
-            at_once = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-            self._requests[wanted] = [compiled.create_infer_request() for _ in range(at_once)]
+            self._requests[wanted] = self._compiled(wanted)
         return self._requests[wanted]
+
+    def _compiled(self, wanted: str) -> list[Request]:
+        """As many requests as it is best to have under way."""
+        settings: dict[str, str | int] = {"PERFORMANCE_HINT": wanted}
+        if self._options.threads:
+            settings["INFERENCE_NUM_THREADS"] = self._options.threads
+        if self._options.streams > 1:
+            settings["NUM_STREAMS"] = self._options.streams
+        if self._options.hint:
+            settings["INFERENCE_PRECISION_HINT"] = self._options.hint
+        compiled = _core().compile_model(self._model, "CPU", settings)
+        streams = self._options.streams
+        at_once = 2 * streams if streams > 1 else compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        return [self._request(compiled.create_infer_request()) for _ in range(at_once)]
+
+    def _request(self, handle: openvino.InferRequest) -> Request:
+        """The request, set to read its photo from memory of ours and to write its answers there: given arrays with
+        each call, the bindings take longer than a small network."""
+        import numpy as np
+        from openvino import Tensor
+
+        images_1HWC = np.zeros(self._shape, np.uint8)
+        answers = {name: np.zeros(of_one, np.float32) for name, of_one in self._shapes.items()}
+        handle.set_tensor("images", Tensor(images_1HWC, shared_memory=True))
+        for name, answer_1K in answers.items():
+            handle.set_tensor(name, Tensor(answer_1K, shared_memory=True))
+        return Request(handle, images_1HWC[0], {name: answer_1K[0] for name, answer_1K in answers.items()})
+
+
+def _go_through(requests: Sequence[Request], images_BHWC: np.ndarray, answers: dict[str, np.ndarray]) -> None:
+    """Fill in each photo's answers; the requests take turns, since photos of one size take one time each."""
+    count = len(images_BHWC)
+    for index in range(count + len(requests)):
+        request, done = requests[index % len(requests)], index - len(requests)
+        if 0 <= done < count:
+            request.handle.wait()
+            for name, rows in answers.items():
+                rows[done] = request.answers[name]
+        if index < count:
+            request.image_HWC[:] = images_BHWC[index]
+            request.handle.start_async()

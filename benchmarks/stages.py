@@ -1,0 +1,160 @@
+"""Command: where predict's time goes, and how near the whole comes to the sum of its parts.
+
+python -m benchmarks.stages
+
+Three things in turns, in one process, on the same cores and the same photos: decoding alone, by predict's own workers;
+the networks alone, on the batches that predict gave them; and predict from the folder to the table. A pipeline that
+wastes nothing takes as long as the first two together, since either alone keeps every core busy.
+"""
+
+# N photos, B batch, H height, W width, C channels
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks import record, reference_network
+from runtime import bundle, images, inputs, machine, output, pipeline, table
+from runtime.errors import DONE, PARTLY_DONE, exit_code
+from runtime.fleet import Fleet
+from runtime.terminal import note
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from runtime.predictor import Predictor
+
+    Call = tuple[Predictor, np.ndarray]
+
+LEAST = 0.95
+WORKERS = machine.cores()
+PHOTOS = reference_network.ROOT / "examples" / "photos"
+DEMO = reference_network.ROOT / "examples" / "bundles"
+# Photos and rounds of each work: some ten seconds a round.
+SIZES = {"demo": (800, 9), "convnext_base": (24, 5)}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.stages",
+        description="Time decoding alone, the networks alone and predict as a whole, in turns.",
+    )
+    record.add_out(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return exit_code(lambda: measure(args.out), extra="dev")
+
+
+def measure(into: Path) -> int:
+    """Measure both works, keep what was found, and say whether each reaches what is asked."""
+    load_before = os.getloadavg()[0]
+    home = reference_network.home()
+    reference_network.make(home, ["int8"])
+    folders = {
+        "demo": list(bundle.find(DEMO).values()),
+        "convnext_base": list(bundle.find(home / "bundles").values()),
+    }
+    found = {name: stages(name, folders[name]) for name in SIZES}
+    for name, one in found.items():
+        note(f"{name}, {one['what']}: {one['images_per_s']} images/s, {one['efficiency']} of its parts alone")
+    path = record.keep({"model": "stages"}, {"works": found}, full=True, load_before=load_before, into=into)
+    note(f"kept in {path}")
+    return DONE if all(float(str(one["efficiency"])) >= LEAST for one in found.values()) else PARTLY_DONE
+
+
+def stages(name: str, bundles: Sequence[Path]) -> dict[str, object]:
+    """Seconds a photo of each stage alone and of the whole, and the whole's efficiency; medians over the rounds."""
+    count, rounds = SIZES[name]
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as held:
+        photos = linked(Path(scratch, "photos"), count)
+        out = Path(scratch, "out.csv")
+        fleet = held.enter_context(Fleet.open(bundles, category=None, engine="auto", precision=None, streams=WORKERS))
+        callers = held.enter_context(ThreadPoolExecutor(WORKERS))
+        calls = recorded(fleet, photos, out)
+        seconds: dict[str, list[float]] = {"decode": [], "networks": [], "whole": []}
+        works: dict[str, Callable[[], object]] = {
+            "decode": lambda: decode(fleet, photos),
+            "networks": lambda: list(callers.map(lambda call: call[0].probabilities(call[1]), calls)),
+            "whole": lambda: predict(fleet, photos, out),
+        }
+        for number in range(rounds):
+            # Each first in turn: the threads of one look for work for a while after it, on the same cores.
+            for stage in [*works][number % 3 :] + [*works][: number % 3]:
+                started = time.perf_counter()
+                works[stage]()
+                seconds[stage].append(time.perf_counter() - started)
+        what = "; ".join(dict.fromkeys(str(predictor.choice) for predictor in fleet.predictors))
+    parts = zip(seconds["decode"], seconds["networks"], seconds["whole"], strict=True)
+    ratios = [(of_decode + of_networks) / of_whole for of_decode, of_networks, of_whole in parts]
+    return {
+        "what": what,
+        "photos": count,
+        "batch": batch_for(fleet),
+        "images_per_s": round(count / statistics.median(seconds["whole"]), 2),
+        **{f"{stage}_ms": round(1e3 * statistics.median(each) / count, 3) for stage, each in seconds.items()},
+        "efficiency": round(statistics.median(ratios), 3),
+        "efficiency_range": [round(min(ratios), 3), round(max(ratios), 3)],
+        "rounds_s": {stage: [round(each, 4) for each in of_stage] for stage, of_stage in seconds.items()},
+    }
+
+
+def predict(fleet: Fleet, photos: Sequence[Path], out: Path) -> None:
+    """What `python -m runtime.predict` does once its networks are loaded and the photos are found."""
+    with output.opened(out, table.sheet(fleet.attributes), []) as written:
+        for row in pipeline.rows(photos, fleet, batch=batch_for(fleet), workers=fleet.workers):
+            written.write(row)
+
+
+def batch_for(fleet: Fleet) -> int:
+    """Photos at a time, as predict takes them."""
+    return min(predictor.batch for predictor in fleet.predictors)
+
+
+def decode(fleet: Fleet, photos: Sequence[Path]) -> None:
+    """Every photo in the sizes that the fleet takes, by predict's workers."""
+    put = partial(pipeline.Desks(fleet.specs, 1).put, place=0, max_pixels=images.MAX_PIXELS)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for _ in pool.map(put, photos):
+            pass
+
+
+def recorded(fleet: Fleet, photos: Sequence[Path], out: Path) -> list[Call]:
+    """Each batch that predict gives a network, in order."""
+    calls: list[Call] = []
+
+    def kept(predictor: Predictor, batch_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        calls.append((predictor, batch_BHWC.copy()))
+        return type(predictor).probabilities(predictor, batch_BHWC)
+
+    for predictor in fleet.predictors:
+        predictor.probabilities = partial(kept, predictor)  # type: ignore[method-assign]
+    predict(fleet, photos, out)
+    for predictor in fleet.predictors:
+        del predictor.probabilities  # type: ignore[method-assign]
+    return calls
+
+
+def linked(folder: Path, count: int) -> list[Path]:
+    """A folder of so many links to the example photos, at most 512 px wide."""
+    found = inputs.find([PHOTOS])
+    folder.mkdir()
+    for index in range(count):
+        (folder / f"{index:06d}.jpg").symlink_to(found[index % len(found)])
+    return inputs.find([folder])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
