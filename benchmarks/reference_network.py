@@ -126,7 +126,18 @@ def write(folder: Path) -> None:
 
 
 def seeded() -> FacetModel:
-    """The network with random weights, its LayerScale drawn from 0.1 to 1.
+    """The network with random weights."""
+    import torch
+
+    torch.manual_seed(SEED)
+    made = random_network([len(attribute.classes) for attribute in CATEGORY.attributes])
+    found = sum(parameter.numel() for parameter in made.parameters())
+    assert found == PARAMETERS, f"the reference's network has {PARAMETERS} parameters, this one {found}"
+    return made.eval()
+
+
+def random_network(classes: Sequence[int]) -> FacetModel:
+    """The reference's network for attributes of so many classes, its LayerScale drawn from 0.1 to 1.
 
     timm starts LayerScale at 1e-6: the blocks would do next to nothing, and any change to them would pass unseen.
     """
@@ -134,14 +145,11 @@ def seeded() -> FacetModel:
 
     from train import network
 
-    torch.manual_seed(SEED)
-    made = network.create(PRESET.model, [len(attribute.classes) for attribute in CATEGORY.attributes], "none")
+    made = network.create(PRESET.model, classes, "none")
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if name.endswith(".gamma"):
                 parameter.uniform_(0.1, 1)
-    found = sum(parameter.numel() for parameter in made.parameters())
-    assert found == PARAMETERS, f"the reference's network has {PARAMETERS} parameters, this one {found}"
     return made.eval()
 
 

@@ -42,8 +42,10 @@ class Bar:
 
 @contextmanager
 def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterator[Bar]:
-    """A bar with the time left on stderr; without a total it shows what is done alone."""
-    if quiet:
+    """A bar with the time left on stderr, where that is a terminal; without a total it shows what is done alone."""
+    # FORCE_COLOR is what rich goes by too; it is asked here since what draws a bar takes longer to load than a photo to
+    # answer.
+    if quiet or not (sys.stderr.isatty() or os.environ.get("FORCE_COLOR")):
         yield Bar()
         return
     from rich.console import Console

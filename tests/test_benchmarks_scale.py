@@ -105,6 +105,22 @@ def test_a_submission_that_the_challenge_would_not_take_is_found(
         scale.check(tmp_path / "submission.csv", sample)
 
 
+def test_a_photo_that_cannot_be_read_has_the_dummy_everywhere_and_no_other_has(sample: Path, tmp_path: Path) -> None:
+    rows = [*csv.reader(sample.read_text().splitlines())]
+    submission = tmp_path / "submission.csv"
+
+    def write() -> None:
+        with submission.open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+    write()
+    with pytest.raises(AssertionError, match="an answer without a photo: "):
+        scale.check(submission, sample, unanswered={rows[1][0]})
+    rows[1][3:] = [DUMMY] * 10
+    write()
+    scale.check(submission, sample, unanswered={rows[1][0]})
+
+
 def test_data_is_written_once_for_a_size_and_what_a_run_left_is_cleared(tmp_path: Path) -> None:
     work, folder = tmp_path / "work", tmp_path / "work" / "data"
     assert scale.write(work, folder, 300, 20) is not None

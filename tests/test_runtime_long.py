@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from benchmarks import scale, synthetic
+from runtime import predict
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,6 +72,30 @@ def test_memory_at_the_end_is_that_of_a_quarter_of_the_way(tmp_path: Path) -> No
     # A photo's answers are those of its other links, whichever batch it was in: to the last but one of four decimals.
     for index, row in enumerate(rows[len(EXAMPLES) :], len(EXAMPLES)):
         assert row["kind"] == rows[index % len(EXAMPLES)]["kind"]
+
+
+def test_the_challenge_s_test_set_becomes_a_submission_whose_missing_photos_have_the_dummy(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "submission.csv"
+    synthetic.write(data, photos=300, test_photos=synthetic.TEST_PHOTOS)
+    for category in synthetic.categories():
+        attributes = {
+            attribute.name: dict(zip(attribute.classes, itertools.cycle("RGB"))) for attribute in category.attributes
+        }
+        make_bundle(tmp_path / "bundles", category.name, attributes)
+    photos = sorted((data / "test_images").iterdir())
+    missing, damaged = photos[7::1000], photos[13::1000]
+    for path in missing:
+        path.unlink()
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:100])
+    options = ["--listing", str(data / "test.csv"), "--format", "challenge", "--out", str(out), "--quiet"]
+    assert predict.main([str(data / "test_images"), "--bundles", str(tmp_path / "bundles"), *options]) == 1
+    unanswered = {str(int(path.stem)) for path in (*missing, *damaged)}
+    assert len(unanswered) == 62
+    scale.check(out, data / "sample_submission.csv", unanswered=unanswered)
+    assert out.read_text().count("\n") == synthetic.TEST_PHOTOS + 1
 
 
 def test_kills_at_random_moments_leave_the_table_of_an_uninterrupted_run(tmp_path: Path) -> None:

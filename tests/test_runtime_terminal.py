@@ -66,6 +66,12 @@ def test_a_bar_tells_what_is_done_and_what_goes_on_in_one_line(
     assert ("left" in last) == (total is not None)
 
 
+def test_off_a_terminal_no_bar_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("photos", 2) as bar:
+        bar(1)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_quiet_bar_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("photos", 2, quiet=True) as bar:
         bar(1)
