@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -282,6 +281,8 @@ def _names(pages: Mapping[Path, Bundle]) -> list[str]:
 
 
 def _unserved(pages: Mapping[Path, Bundle], what: str, *, name: str = "NAME") -> UserError:
+    from difflib import get_close_matches
+
     names = _names(pages)
     close = {slug_of(one): one for one in names}
     near = get_close_matches(slug_of(name), close, n=1)

@@ -141,8 +141,9 @@ def ways_of(page: Bundle, artifact: Artifact, verdict: Verdict) -> Iterator[Way]
         streams = [count for count in (1, 2, 4, 8, 16, 32) if count < cores] + [cores]
     batches = [size for size in (1, 4, 16) if size < most] + [most]
     for at_once, batch in itertools.product(streams, batches):
-        # A photo at a time, on its own stream: OpenVINO takes no batches.
-        if not (verdict.engine == "openvino" and at_once > 1 and batch != BATCH):
+        # Where several batches are under way, their size hardly matters to the engine; less of it is what predict asks
+        # for, more of it memory.
+        if at_once == 1 or batch == BATCH:
             yield Way(artifact=artifact, engine=verdict.engine, hint=verdict.hint, streams=at_once, batch=batch)
 
 

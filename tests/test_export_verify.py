@@ -466,7 +466,10 @@ def test_without_a_name_the_bundles_here_are_checked_else_the_shipped_ones(
     assert f"no bundles/ folder here: checking the example bundles in {shipped}\n" in capsys.readouterr().err
 
 
-def test_progress_is_told_on_stderr_unless_quiet(shirt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_told_on_a_terminal_unless_quiet(
+    shirt: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     verify.main([str(shirt)])
     assert "shirt, golden photos" in capsys.readouterr().err
     assert run(capsys, shirt)[2] == ""

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -134,6 +133,8 @@ class _CudaPythonGpu(Gpu):
         return int(major), int(minor)
 
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
+        import ctypes  # not at the top: what only reads a bundle loads this file too
+
         import numpy as np
 
         size = math.prod(shape) * dtype.itemsize
