@@ -15,6 +15,7 @@ import pytest
 from export.parity import Evidence
 from runtime import fidelity
 from runtime.bundle import Attribute, Verdict
+from runtime.engines import Engine, EngineOptions
 from runtime.engines.cuda import why_no_gpu
 from runtime.fidelity import LIMITS, Limits
 from tests.gate_parts import CLASSES, LATE, LEAK, NAN, evidence, write
@@ -92,6 +93,21 @@ def test_every_slot_that_predict_fills_is_tried_however_few_the_photos_are(path:
     if cpu_engine == "onnxruntime":
         assert verdict.figures["probability_difference"] < 1e-5
         assert verdict.reason.endswith("between batch slots, limit 0.0001")
+
+
+def test_what_answers_otherwise_where_several_batches_are_answered_at_once_is_refused(
+    path: Path, tmp_path: Path, seen: Evidence, cpu_engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenVINO did, which compiles a graph anew for several streams: here it is another graph that is opened."""
+    wrong, opened = write(tmp_path / "wrong.onnx", fault=NAN), fidelity.open_engine
+
+    def open_engine(name: str, graph: Path, options: EngineOptions) -> Engine:
+        return opened(name, wrong if options.streams > 1 else graph, options)
+
+    monkeypatch.setattr(fidelity, "open_engine", open_engine)
+    verdict = judge(write(path), "int8", cpu_engine, seen)
+    assert verdict.figures["probability_difference"] < 1e-5
+    assert verdict.reason == "a photo differs by 1 between batch slots, limit 0.05"
 
 
 def test_so_is_every_slot_of_the_largest_batch_that_is_named(path: Path) -> None:
