@@ -179,6 +179,11 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(
             "a report shows photos and confidences, which the challenge's file has not\nleave out: --report"
         )
+    if args.report and args.report.suffix.lower() not in (".html", ".htm"):
+        # Written in one step over whatever has the name: not over a photo, a listing, or a device.
+        raise UserError(f"--report {args.report} is a page\nname it so: --report {args.report.stem or 'report'}.html")
+    if any(os.path.realpath(args.out) == os.path.realpath(given) for given in args.inputs):
+        raise UserError(f"--out {args.out} is one of the inputs\nchoose another file with: --out FILE")
     if args.report and os.path.realpath(args.report) == os.path.realpath(args.out):
         raise UserError(f"--report {args.report} is the table itself\nchoose another file with: --report FILE")
     if args.report:

@@ -87,6 +87,8 @@ class Predictor:
             streams: how many threads are to be answered at once, on a CPU each by its share of the cores; of several,
                 as many as `tune` found best.
         """
+        if streams < 1:
+            raise UserError(f"streams must be 1 or more, got {streams}")
         folder = Path(folder)
         bundle = load(folder)
         choice = (fastest(bundle) if engine == "auto" and precision is None else None) or choose(

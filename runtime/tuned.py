@@ -13,6 +13,9 @@ from runtime.bundle import Bundle
 from runtime.engines import ENGINES
 from runtime.files import replace_file
 
+# Of streams and of photos at a time: beyond it, the file is not of `tune`.
+LARGEST = 4096
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
@@ -30,7 +33,7 @@ class Tuned:
 
     def __post_init__(self) -> None:
         numbers = (self.batch, self.streams)
-        if not all(isinstance(number, int) and number > 0 for number in numbers):
+        if not all(type(number) is int and 0 < number <= LARGEST for number in numbers):
             raise ValueError(f"streams and batch: {numbers}")
 
 
@@ -40,7 +43,7 @@ def read(page: Bundle) -> Tuned | None:
         return None  # where nobody tuned, a command does not start later for it: the key asks for much
     try:
         return Tuned(**json.loads(_path(page).read_bytes()))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None  # none, or of another version of this
 
 

@@ -407,6 +407,14 @@ MISTAKES = {
         "{tmp}/photos --listing {tmp}/test.csv --out {tmp}/empty/../test.csv",
         r"--out {tmp}/empty/\.\./test\.csv is the listing itself$",
     ),
+    "a table over its own input": (
+        "{tmp}/none.txt --out {tmp}/empty/../none.txt",
+        r"--out {tmp}/empty/\.\./none\.txt is one of the inputs$",
+    ),
+    "a report over a photo": (
+        "{tmp}/photos --report {tmp}/photos/red.jpg",
+        r"--report {tmp}/photos/red\.jpg is a page$",
+    ),
     "a listing that is not there": (
         "{tmp}/photos --listing {tmp}/none.csv",
         r"cannot read {tmp}/none\.csv: No such file or directory$",

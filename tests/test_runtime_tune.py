@@ -70,7 +70,7 @@ def test_what_was_found_holds_for_this_page_this_machine_and_these_engines_alone
             assert tuned.read(page) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"no json", b'{"batch": 2}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"no json", b'{"batch": 2}', b"\xff", 100_000 * b"["])
 def test_what_is_no_such_file_is_as_none(folder: Path, content: bytes) -> None:
     page = bundle.load(folder)
     tuned.write(page, found(page)).write_bytes(content)
