@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import record, reference_network
-from benchmarks.stages import DEMO, WORKERS, linked, predict
+from benchmarks import record
+from benchmarks.stages import WORKERS, linked, predict, served
 from runtime import bundle, tune
 from runtime.engines import ENGINES
-from runtime.errors import DONE, PARTLY_DONE, exit_code
+from runtime.errors import DONE, PARTLY_DONE
 from runtime.fleet import Fleet
 from runtime.terminal import note
 
@@ -31,31 +31,22 @@ SIZES = {"demo": (400, 9), "convnext_base": (16, 5)}
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.choices",
-        description="Time predict with what tune found, and with every engine and precision by name, in turns.",
+    return record.parser(
+        "choices", "Time predict with what tune found, and with every engine and precision by name, in turns."
     )
-    record.add_out(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.out), extra="dev")
+    return record.main(parser(), measure, argv)
 
 
 def measure(into: Path) -> int:
     """Measure both works, keep what was found, and say whether auto comes near enough to the best."""
     load_before = os.getloadavg()[0]
-    home = reference_network.home()
-    reference_network.make(home, ["int8"])
-    folders = {
-        "demo": list(bundle.find(DEMO).values()),
-        "convnext_base": list(bundle.find(home / "bundles").values()),
-    }
+    works = served()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
-        found = {name: compared(name, folders[name]) for name in SIZES}
+        found = {name: compared(name, bundles) for name, bundles in works.items()}
     for name, one in found.items():
         note(f"{name}: auto gives {one['auto_of_best']} of the best named choice, {one['best']}")
     path = record.keep({"model": "choices"}, {"works": found}, full=True, load_before=load_before, into=into)
@@ -111,11 +102,12 @@ def named(bundles: Sequence[Path]) -> Iterator[tuple[str, str]]:
     pages = [bundle.load(folder) for folder in bundles]
     for engine in ENGINES:
         for precision in ("fp32", "fp16", "int8"):
-            if ENGINES[engine].installed() and all(_passed(page, engine, precision) for page in pages):
+            if ENGINES[engine].installed() and all(passed(page, engine, precision) for page in pages):
                 yield engine, precision
 
 
-def _passed(page: bundle.Bundle, engine: str, precision: str) -> bool:
+def passed(page: bundle.Bundle, engine: str, precision: str | None) -> bool:
+    """Whether the bundle has an artifact of that precision that the gate let through on that engine."""
     return any(
         verdict.engine == engine and verdict.state == "passed"
         for artifact in page.artifacts

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from benchmarks import record, reference_network
 from benchmarks.reference_way import ReferenceWay
 from runtime import images, inputs
-from runtime.errors import DONE, UserError, exit_code
+from runtime.errors import DONE, UserError
 from runtime.terminal import Bar, note
 
 if TYPE_CHECKING:
@@ -65,17 +65,13 @@ WAYS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu",
-        description="Time the reference system's network on this machine's GPU: eager, half precision, torch.compile.",
+    return record.parser(
+        "gpu", "Time the reference system's network on this machine's GPU: eager, half precision, torch.compile."
     )
-    record.add_out(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.out), extra="dev")
+    return record.main(parser(), measure, argv)
 
 
 def measure(into: Path) -> int:

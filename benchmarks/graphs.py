@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks import record, reference_network
 from runtime import bundle, images, inputs
 from runtime.engines import ENGINES, EngineOptions, open_engine
-from runtime.errors import DONE, UserError, exit_code
+from runtime.errors import DONE, UserError
 from runtime.terminal import note
 
 if TYPE_CHECKING:
@@ -62,17 +62,13 @@ class Way(NamedTuple):
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.graphs",
-        description="Time the graph as exported, with each rewrite, with all, and int8, in turns on every engine here.",
+    return record.parser(
+        "graphs", "Time the graph as exported, with each rewrite, with all, and int8, in turns on every engine here."
     )
-    record.add_out(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.out), extra="dev")
+    return record.main(parser(), measure, argv)
 
 
 def networks() -> dict[str, Network]:

@@ -23,24 +23,20 @@ from benchmarks import record, reference_network, synthetic, watch
 from runtime import bundle
 from runtime.bundle import Preprocess
 from runtime.engines import ENGINES
-from runtime.errors import DONE, exit_code
+from runtime.errors import DONE
 from runtime.terminal import note
 
 TRAIN_PHOTOS, TEST_PHOTOS = 400, 60
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.memory",
-        description="Measure predict's resident memory for one and five ConvNeXt-Base categories, apart and joint.",
+    return record.parser(
+        "memory", "Measure predict's resident memory for one and five ConvNeXt-Base categories, apart and joint."
     )
-    record.add_out(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.out), extra="dev")
+    return record.main(parser(), measure, argv)
 
 
 def measure(into: Path) -> int:

@@ -9,13 +9,14 @@ import platform
 import re
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import runtime
 from runtime import machine
 from runtime.bundle import slug_of
+from runtime.errors import exit_code
 from runtime.files import replace_file
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -103,6 +104,19 @@ class Measurement:
 def add_out(parser: argparse.ArgumentParser) -> None:
     """The option that says where results go."""
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results/")
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """The options of a benchmark that is a command of its own, the module of that name: where its results go."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    add_out(made)
+    return made
+
+
+def main(parser: argparse.ArgumentParser, measure: Callable[[Path], int], argv: Sequence[str] | None) -> int:
+    """Such a command: its exit code, once `measure` has put its results into the folder asked for."""
+    args = parser.parse_args(argv)
+    return exit_code(lambda: measure(args.out), extra="dev")
 
 
 def save(measurements: Sequence[Measurement], *, full: bool, load_before: float, into: Path = RESULTS) -> Path:

@@ -20,7 +20,7 @@ from export import table
 from runtime import bundle
 from runtime.bundle import Artifact
 from runtime.engines import ENGINES
-from runtime.errors import DONE, PARTLY_DONE, exit_code
+from runtime.errors import DONE, PARTLY_DONE
 from runtime.terminal import note
 
 MINUTES, GIGABYTES = 20.0, 8.0
@@ -29,17 +29,13 @@ TARGET = "sm89"
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.reference_export",
-        description="Export the reference system's network at every precision: time, memory, verdicts.",
+    return record.parser(
+        "reference_export", "Export the reference system's network at every precision: time, memory, verdicts."
     )
-    record.add_out(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.out), extra="dev")
+    return record.main(parser(), measure, argv)
 
 
 def measure(into: Path) -> int:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import record, reference_network
 from runtime import bundle, images, inputs, machine, output, pipeline, table
-from runtime.errors import DONE, PARTLY_DONE, exit_code
+from runtime.errors import DONE, PARTLY_DONE
 from runtime.fleet import Fleet
 from runtime.terminal import note
 
@@ -45,34 +45,29 @@ SIZES = {"demo": (800, 9), "convnext_base": (24, 5)}
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.stages",
-        description="Time decoding alone, the networks alone and predict as a whole, in turns.",
-    )
-    record.add_out(parser)
-    return parser
+    return record.parser("stages", "Time decoding alone, the networks alone and predict as a whole, in turns.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.out), extra="dev")
+    return record.main(parser(), measure, argv)
 
 
 def measure(into: Path) -> int:
     """Measure both works, keep what was found, and say whether each reaches what is asked."""
     load_before = os.getloadavg()[0]
-    home = reference_network.home()
-    reference_network.make(home, ["int8"])
-    folders = {
-        "demo": list(bundle.find(DEMO).values()),
-        "convnext_base": list(bundle.find(home / "bundles").values()),
-    }
-    found = {name: stages(name, folders[name]) for name in SIZES}
+    found = {name: stages(name, bundles) for name, bundles in served().items()}
     for name, one in found.items():
         note(f"{name}, {one['what']}: {one['images_per_s']} images/s, {one['efficiency']} of its parts alone")
     path = record.keep({"model": "stages"}, {"works": found}, full=True, load_before=load_before, into=into)
     note(f"kept in {path}")
     return DONE if all(float(str(one["efficiency"])) >= LEAST for one in found.values()) else PARTLY_DONE
+
+
+def served() -> dict[str, list[Path]]:
+    """The bundles of both works: the shipped ones, router and all, and ConvNeXt-Base, made where it is not there."""
+    home = reference_network.home()
+    reference_network.make(home, ["int8"])
+    return {"demo": list(bundle.find(DEMO).values()), "convnext_base": list(bundle.find(home / "bundles").values())}
 
 
 def stages(name: str, bundles: Sequence[Path]) -> dict[str, object]:

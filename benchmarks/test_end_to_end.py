@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.choices import passed
 from benchmarks.record import Agreement, Measurement
 from benchmarks.stages import predict
 from benchmarks.works import WORKS, Work
@@ -49,7 +50,7 @@ def test_predict_beside_the_reference_way(
     keep: Callable[[Measurement], None],
     tmp_path: Path,
 ) -> None:
-    if not passed(work, engine, precision):
+    if engine != "auto" and not passed(bundle.load(work.bundle), engine, precision):
         pytest.skip(f"the bundle of {work.model} holds no {precision} that passed the gate on {engine}")
     ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
     options = {"engine": engine, "precision": precision, "streams": machine.cores()}
@@ -104,15 +105,6 @@ def test_predict_beside_the_reference_way(
     benchmark.extra_info |= measurement.summary()
     if benchmark.enabled:
         keep(measurement)
-
-
-def passed(work: Work, engine: str, precision: str | None) -> bool:
-    """Whether the work's bundle has an artifact for this engine that the gate let through."""
-    return engine == "auto" or any(
-        artifact.precision == precision and verdict.engine == engine and verdict.state == "passed"
-        for artifact in bundle.load(work.bundle).artifacts
-        for verdict in artifact.verdicts
-    )
 
 
 def answers(predictor: Predictor, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:

@@ -61,21 +61,21 @@ class Desks(threading.local):
     with it, where a page of it is slow to get."""
 
     def __init__(self, specs: list[Preprocess], batch: int) -> None:
-        self.specs = specs
+        self._specs = specs
+        # A photo is decoded once, as large as the largest of the sizes needs it.
+        self._least = max(spec.height for spec in specs), max(spec.width for spec in specs)
         self._batch = batch
         self._pixels: dict[Preprocess, np.ndarray] = {}
 
     def put(self, path: Path, place: int, *, max_pixels: int) -> None:
         """Read the photo into that place of the batch; PhotoError where it cannot be read."""
-        # Once, as large as the largest of the sizes needs it.
-        least = max(spec.height for spec in self.specs), max(spec.width for spec in self.specs)
-        image_HWC = images.decode(path, least=least, max_pixels=max_pixels)
-        for spec in self.specs:
+        image_HWC = images.decode(path, least=self._least, max_pixels=max_pixels)
+        for spec in self._specs:
             self._of(spec)[place] = images.fit(image_HWC, spec)
 
     def first(self, count: int) -> Batch:
         """So many of the photos, uint8 RGB [B, H, W, 3] in each size, until others are put there."""
-        return {spec: self._of(spec)[:count] for spec in self.specs}
+        return {spec: self._of(spec)[:count] for spec in self._specs}
 
     def _of(self, spec: Preprocess) -> np.ndarray:
         import numpy as np

@@ -119,7 +119,8 @@ def predict(args: argparse.Namespace) -> int:
     fleet.top = args.top_k
     tally, before = Tally(), 0
     interrupted = False
-    batch = args.batch or min(predictor.batch for predictor in fleet.predictors)
+    # No more than there are: there is memory for a whole batch.
+    batch = min(args.batch or min(predictor.batch for predictor in fleet.predictors), max(1, total))
     started = time.perf_counter()
     try:
         with (

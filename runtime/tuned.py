@@ -35,6 +35,8 @@ class Tuned:
         numbers = (self.batch, self.streams)
         if not all(type(number) is int and 0 < number <= LARGEST for number in numbers):
             raise ValueError(f"streams and batch: {numbers}")
+        if not isinstance(self.engine, str):
+            raise TypeError(f"engine: {self.engine!r}")
 
 
 def read(page: Bundle) -> Tuned | None:

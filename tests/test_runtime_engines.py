@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,6 +147,33 @@ def test_batches_answered_at_once_each_get_their_own_answers(graph: Path, cpu_en
             for name, answer in found.items():
                 assert answer.shape == wanted[name].shape
                 assert np.abs(answer - wanted[name]).max() < 1e-5
+
+
+class Interrupting(np.ndarray):
+    """Photos at the third of which somebody presses Ctrl-C."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, int) and key == 2:
+            raise KeyboardInterrupt
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_call_that_was_interrupted_costs_the_next_one_nothing(graph: Path, streams: int) -> None:
+    """OpenVINO's photos go one by one: those under way when a call was left were found busy by the next."""
+    if not ENGINES["openvino"].installed():
+        pytest.skip("openvino is not installed")
+    with opened("openvino", graph, streams=streams) as entered:
+        expected = entered.infer(noise(5))
+        for _ in range(20):
+            with pytest.raises(KeyboardInterrupt):
+                entered.infer(noise(5).view(Interrupting))
+            found = entered.infer(noise(5))
+            assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    with opened("openvino", graph, streams=streams) as fresh:
+        with pytest.raises(KeyboardInterrupt):
+            fresh.infer(noise(5)[::-1].view(Interrupting))
+        assert fresh.infer(noise(1))["features"].shape == (1, 3)
 
 
 @pytest.mark.parametrize("streams", [1, 2])

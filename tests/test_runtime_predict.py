@@ -210,6 +210,13 @@ def test_any_file_name_is_read_shown_and_written(
     assert "[red]i.png" in capsys.readouterr().out
 
 
+def test_a_batch_larger_than_the_photos_asks_for_no_more_memory_than_they_take(
+    fleet_root: Path, photos: Path, tmp_path: Path
+) -> None:
+    # No machine has room for so many photos, even of 16 px.
+    assert run(photos, "--bundles", fleet_root, "--out", tmp_path / "out.csv", "--batch", 10**19, "--quiet") in (0, 1)
+
+
 def test_of_many_photos_the_first_are_shown_and_all_are_written(
     photos: Path, bundle_folder: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,11 @@ from runtime.engines import ENGINES, Engine, EngineOptions
 from runtime.predictor import Predictor, choose
 from runtime.tune import Timed, Way
 from runtime.tuned import Tuned
+
+# Keys of the right names, and values that no machine has.
+FOUND = {"sha256": "", "engine": "onnxruntime", "streams": 1, "batch": 4, "images_per_s": 1.0}
+CHANGES = [{"batch": 10**9}, {"batch": True}, {"streams": 0}, {"streams": 1.5}, {"streams": "2"}, {"engine": []}]
+ODD = [json.dumps(FOUND | change).encode() for change in CHANGES]
 
 
 @pytest.fixture
@@ -70,7 +76,11 @@ def test_what_was_found_holds_for_this_page_this_machine_and_these_engines_alone
             assert tuned.read(page) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"no json", b'{"batch": 2}', b"\xff", 100_000 * b"["])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"no json", b'{"batch": 2}', b"\xff", 100_000 * b"[", *ODD],
+    ids=lambda content: repr(content[-60:]),
+)
 def test_what_is_no_such_file_is_as_none(folder: Path, content: bytes) -> None:
     page = bundle.load(folder)
     tuned.write(page, found(page)).write_bytes(content)

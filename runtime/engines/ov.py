@@ -64,6 +64,8 @@ class OpenVinoEngine:
         self._requests: dict[str, list[Request]] = {}
         self._free: SimpleQueue[list[Request]] = SimpleQueue()
         """Those of each stream, where there are several; a call takes one stream's and puts them back."""
+        self._shape: tuple[int, ...] = ()
+        """Of one photo, the batch of one included; and so of each output."""
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.outputs: tuple[str, ...] = ()
 
@@ -78,7 +80,6 @@ class OpenVinoEngine:
         shape[0] = 1
         model.reshape({"images": shape})
         self._shape = tuple(model.input("images").shape)
-        # Of one photo, the batch of one included.
         self._shapes = {output.get_any_name(): tuple(output.shape) for output in model.outputs}
         self.outputs = tuple(self._shapes)
         self._model = model
@@ -147,12 +148,18 @@ class OpenVinoEngine:
 def _go_through(requests: Sequence[Request], images_BHWC: np.ndarray, answers: dict[str, np.ndarray]) -> None:
     """Fill in each photo's answers; the requests take turns, since photos of one size take one time each."""
     count = len(images_BHWC)
-    for index in range(count + len(requests)):
-        request, done = requests[index % len(requests)], index - len(requests)
-        if 0 <= done < count:
+    try:
+        for index in range(count + len(requests)):
+            request, done = requests[index % len(requests)], index - len(requests)
+            if 0 <= done < count:
+                request.handle.wait()
+                for name, rows in answers.items():
+                    rows[done] = request.answers[name]
+            if index < count:
+                request.image_HWC[:] = images_BHWC[index]
+                request.handle.start_async()
+    except BaseException:
+        # Ctrl-C, say: the next call would find those that are under way busy.
+        for request in requests[:count]:
             request.handle.wait()
-            for name, rows in answers.items():
-                rows[done] = request.answers[name]
-        if index < count:
-            request.image_HWC[:] = images_BHWC[index]
-            request.handle.start_async()
+        raise
