@@ -69,7 +69,7 @@ def compared(name: str, bundles: Sequence[Path]) -> dict[str, object]:
             for engine, precision in seconds:
                 # Opened anew: the memory and threads of others that are open slow each down.
                 with Fleet.open(bundles, category=None, engine=engine, precision=precision, streams=WORKERS) as fleet:
-                    predict(fleet, photos[: fleet.workers * 4], out)
+                    predict(fleet, photos[: 4 * WORKERS], out)
                     begun = time.perf_counter()
                     predict(fleet, photos, out)
                     seconds[engine, precision].append(time.perf_counter() - begun)

@@ -109,7 +109,7 @@ def stages(name: str, bundles: Sequence[Path]) -> dict[str, object]:
 def predict(fleet: Fleet, photos: Sequence[Path], out: Path) -> None:
     """What `python -m runtime.predict` does once its networks are loaded and the photos are found."""
     with output.opened(out, table.sheet(fleet.attributes), []) as written:
-        for row in pipeline.rows(photos, fleet, batch=batch_for(fleet), workers=fleet.workers):
+        for row in pipeline.rows(photos, fleet, batch=batch_for(fleet), workers=pipeline.workers(fleet.engines)):
             written.write(row)
 
 

@@ -13,9 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime import machine
 from runtime.bundle import Bundle, Category, Preprocess, load, slug_of
-from runtime.engines import ENGINES
 from runtime.errors import UserError
 from runtime.predictor import Answer, Predictor, labelled
 
@@ -167,6 +165,11 @@ class Fleet:
         return list(dict.fromkeys(served.predictor for served in [*routers, *self._served.values()]))
 
     @property
+    def engines(self) -> set[str]:
+        """What the run's bundles are answered by."""
+        return {predictor.choice.engine for predictor in self.predictors}
+
+    @property
     def categories(self) -> dict[str, Category]:
         """What a photo of the run can be, by the name that its row then has, the router's own category first."""
         router = self._router
@@ -185,13 +188,6 @@ class Fleet:
     def specs(self) -> list[Preprocess]:
         """The sizes in which the run needs each photo, each once."""
         return list(dict.fromkeys(predictor.bundle.preprocess for predictor in self.predictors))
-
-    @property
-    def workers(self) -> int:
-        """How many batches are best in the making at once: one a core, and one more where those that are with an engine
-        leave their own threads waiting."""
-        waiting = any(ENGINES[predictor.choice.engine].waits for predictor in self.predictors)
-        return machine.cores() + waiting
 
     def fill(self, rows: list[Row], photos: Batch) -> None:
         """Answer the rows of one batch, in place: each by its own category, which a router tells or the row brings."""

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime import images
+from runtime import images, machine
+from runtime.engines import ENGINES
 from runtime.fleet import Fleet, Row
 from runtime.headers import PhotoError
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 # Batches that wait for a worker, so that none waits while the rows of another are written.
 AHEAD = 2
+
+
+def workers(engines: Iterable[str]) -> int:
+    """How many batches are best in the making at once: one a core, and one more where those that are with one of these
+    engines leave their own threads waiting."""
+    return machine.cores() + any(ENGINES[name].waits for name in engines)
 
 
 def rows(photos: Iterable[Path], fleet: Fleet, *, batch: int, workers: int) -> Iterator[Row]:

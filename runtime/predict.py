@@ -18,7 +18,7 @@ from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
 from runtime.files import sha256_of
 from runtime.fleet import Fleet, Row
 from runtime.output import PARQUET, Sheet
-from runtime.pipeline import answered
+from runtime.pipeline import answered, workers
 from runtime.predictor import BATCH
 from runtime.terminal import note, positive, progress
 
@@ -137,7 +137,7 @@ def predict(args: argparse.Namespace) -> int:
                 unanswered,
                 fleet,
                 batch=batch,
-                workers=fleet.workers,
+                workers=workers(fleet.engines),
                 max_pixels=1_000_000 * args.max_megapixels,
             ):
                 out.write(row)

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from runtime import bundle, golden, images, machine, tuned
-from runtime.bundle import Artifact, Bundle, Verdict
+from runtime import bundle, golden, images, machine, pipeline, tuned
+from runtime.bundle import Artifact, Bundle, Preprocess, Verdict
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.fidelity import batch_of
@@ -33,7 +34,7 @@ COLUMNS = ("artifact", "engine", "streams", "batch", "images/s", "of the fastest
 LOOK_S, LOOK_RUNS = 0.6, 3
 FINALISTS, NEAR = 4, 0.85
 ROUNDS = 5
-# Of each stream in a row: the last of them end a little apart.
+# Of each worker in a row: the last of them end a little apart.
 CALLS = 4
 
 
@@ -67,6 +68,20 @@ class Way:
     def opened(self, folder: Path) -> Engine:
         options = EngineOptions(streams=self.streams, hint=self.hint)
         return open_engine(self.engine, folder / self.artifact.file, options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photos:
+    """What a bundle is timed with: its golden photos, read and decoded again for every batch, as predict must."""
+
+    paths: Sequence[Path]
+    spec: Preprocess
+
+    def batch(self, size: int) -> np.ndarray:
+        """So many of them, the same ones again where there are fewer."""
+        import numpy as np
+
+        return np.stack([images.load(path, self.spec) for path in itertools.islice(itertools.cycle(self.paths), size)])
 
 
 @dataclass(kw_only=True)
@@ -103,7 +118,7 @@ def tune_one(folder: Path, *, quiet: bool) -> None:
     if not faithful:
         raise UserError(f"no artifact of {folder} passes here\nsee why with: python -m export.verify {folder}")
     ways = [way for artifact, verdict in faithful for way in ways_of(page, artifact, verdict)]
-    photos = _photos(folder, page)
+    photos = Photos(paths=_photos(folder, page), spec=page.preprocess)
     with progress(f"{page.slug}, ways to answer", len(ways) + ROUNDS, quiet=quiet) as advance:
         timed = []
         for way in ways:
@@ -147,15 +162,14 @@ def ways_of(page: Bundle, artifact: Artifact, verdict: Verdict) -> Iterator[Way]
             yield Way(artifact=artifact, engine=verdict.engine, hint=verdict.hint, streams=at_once, batch=batch)
 
 
-def look(folder: Path, way: Way, photos_NHWC: np.ndarray) -> Timed:
+def look(folder: Path, way: Way, photos: Photos) -> Timed:
     """Time one way alone, for a moment."""
     timed = Timed(way=way)
-    with way.opened(folder) as engine, ThreadPoolExecutor(way.streams) as callers:
-        batch = _batch(photos_NHWC, way.batch)
-        rate(engine, callers, way, batch)  # what is only done once
+    with way.opened(folder) as engine:
+        rate(engine, way, photos)  # what is only done once
         started = time.perf_counter()
         while len(timed.rates) < LOOK_RUNS or time.perf_counter() - started < LOOK_S:
-            timed.rates.append(rate(engine, callers, way, batch))
+            timed.rates.append(rate(engine, way, photos))
     return timed
 
 
@@ -166,20 +180,18 @@ def finalists(timed: Sequence[Timed]) -> list[Timed]:
 
 
 def compare(
-    folder: Path, found: Sequence[Timed], photos_NHWC: np.ndarray, *, advance: Callable[[], None] = lambda: None
+    folder: Path, found: Sequence[Timed], photos: Photos, *, advance: Callable[[], None] = lambda: None
 ) -> list[Timed]:
     """The same ways timed anew, in turns."""
     with ExitStack() as held:
         made = [Timed(way=each.way) for each in found]
         engines = [held.enter_context(each.way.opened(folder)) for each in made]
-        callers = [held.enter_context(ThreadPoolExecutor(each.way.streams)) for each in made]
-        batches = [_batch(photos_NHWC, each.way.batch) for each in made]
         for number in range(ROUNDS + 1):
-            for each, engine, threads, batch in zip(made, engines, callers, batches, strict=True):
+            for each, engine in zip(made, engines, strict=True):
                 started = time.perf_counter()
                 rates: list[float] = []
                 while not rates or time.perf_counter() - started < LOOK_S / 2:
-                    rates.append(rate(engine, threads, each.way, batch))
+                    rates.append(rate(engine, each.way, photos))
                 if number:  # the first pays for what is only done once
                     each.rates.append(statistics.median(rates))
             if number:
@@ -187,15 +199,21 @@ def compare(
     return made
 
 
-def rate(engine: Engine, callers: ThreadPoolExecutor, way: Way, batch_BHWC: np.ndarray) -> float:
-    """Images a second while every stream has a batch, and then another."""
-    calls = CALLS * way.streams if way.streams > 1 else 1
-    started = time.perf_counter()
-    if calls == 1:
-        engine.infer(batch_BHWC)
-    else:
-        list(callers.map(engine.infer, [batch_BHWC] * calls))
-    return calls * len(batch_BHWC) / (time.perf_counter() - started)
+def rate(engine: Engine, way: Way, photos: Photos) -> float:
+    """Images a second from files to answers, by as many workers as predict has: a way that lets one batch in at a time
+    may answer as fast, and keep the others waiting."""
+    workers, turns = pipeline.workers([way.engine]), BoundedSemaphore(way.streams)
+
+    def answer() -> None:
+        batch_BHWC = photos.batch(way.batch)
+        with turns:
+            engine.infer(batch_BHWC)
+
+    with ThreadPoolExecutor(workers) as pool:
+        started = time.perf_counter()
+        for done in [pool.submit(answer) for _ in range(CALLS * workers)]:
+            done.result()
+        return CALLS * workers * way.batch / (time.perf_counter() - started)
 
 
 def row(timed: Timed, best: Timed) -> list[str]:
@@ -230,20 +248,11 @@ def keep(page: Bundle, best: Timed) -> None:
     note(f"predict takes the first from now on: {path}")
 
 
-def _photos(folder: Path, page: Bundle) -> np.ndarray:
-    import numpy as np
-
-    photos = [images.load(folder / photo.file, page.preprocess) for photo in page.golden.photos]
+def _photos(folder: Path, page: Bundle) -> list[Path]:
+    photos = [folder / photo.file for photo in page.golden.photos]
     if not photos:
         raise UserError(f"{folder} has no golden photos to time with\n{bundle.rebuild(folder)}")
-    return np.stack(photos)
-
-
-def _batch(photos_NHWC: np.ndarray, size: int) -> np.ndarray:
-    """So many photos, the same ones again where there are fewer."""
-    import numpy as np
-
-    return np.ascontiguousarray(np.resize(photos_NHWC, (size, *photos_NHWC.shape[1:])))
+    return photos
 
 
 if __name__ == "__main__":
