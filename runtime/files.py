@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,8 @@ def replace_file(path: Path, content: bytes) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write instead of `path`, whose place it takes in one step at the end; on an error nothing changes."""
+    import tempfile  # slower to load than all else here, and a command that only reads does not need it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
@@ -56,6 +57,8 @@ def sha256_of(path: Path) -> str:
 
 def probe(folder: Path) -> None:
     """Raise OSError unless a file can be made in `folder`, or where it will be: known before the work, not after."""
+    import tempfile
+
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     with tempfile.TemporaryFile(dir=there):
         pass

@@ -185,6 +185,11 @@ class Fleet:
         )
 
     @property
+    def most_classes(self) -> int:
+        """Of any attribute."""
+        return max(len(attribute.classes) for category in self.categories.values() for attribute in category.attributes)
+
+    @property
     def specs(self) -> list[Preprocess]:
         """The sizes in which the run needs each photo, each once."""
         return list(dict.fromkeys(predictor.bundle.preprocess for predictor in self.predictors))

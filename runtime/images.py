@@ -68,12 +68,13 @@ def _content(path: Path) -> bytes:
             raise PhotoError("not a regular file")
         if seen.st_size > LARGEST_FILE_BYTES:
             raise PhotoError(f"larger than {LARGEST_FILE_BYTES >> 20} MiB")
-        content = path.read_bytes()
+        if not seen.st_size:  # the kernel's own files too, some of which never end
+            raise PhotoError("the file is empty")
+        return path.read_bytes()
     except OSError as err:
         raise PhotoError(f"cannot be opened: {err.strerror or err}") from None
-    if not content:
-        raise PhotoError("the file is empty")
-    return content
+    except ValueError as err:  # a name that no file can have
+        raise PhotoError(f"cannot be opened: {err}") from None
 
 
 def _decoded(content: bytes, header: Header, least: tuple[int, int] | None) -> np.ndarray:

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -183,6 +182,8 @@ class Unfinished:
 
     def leave(self) -> None:
         """Put a copy of the rows so far there, where there are any: they can be looked at, and gone on with."""
+        import shutil  # slow to load, and seldom needed
+
         self._keep(1)
         if not self.rows:
             return
@@ -254,6 +255,7 @@ class Unfinished:
 
 FORMS: dict[str, type[Csv] | type[JsonLines]] = {".csv": Csv, ".jsonl": JsonLines, ".ndjson": JsonLines}
 PARQUET = ".parquet"
+ENDINGS = (*FORMS, PARQUET)
 
 
 @contextmanager
@@ -266,6 +268,8 @@ def opened(out: Path, sheet: Sheet, made_of: Sequence[object], *, resume: bool =
         made_of: all that the answers hang on, as JSON takes it.
         resume: leave what the same run had done before, for `go_on`.
     """
+    if os.path.islink(out):  # noqa: PTH114  Path raises for a name that is too long
+        out = Path(os.path.realpath(out))  # else the link's place would be taken, and not the file's that it leads to
     form = _form(out, sheet)
     digest = hashlib.sha256(json.dumps([*sheet.columns, *made_of]).encode("utf-8", "backslashreplace")).hexdigest()[:8]
     path = out.parent / f".{out.name}.{digest}.part"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -41,7 +41,7 @@ def rows(photos: Iterable[Path], fleet: Fleet, *, batch: int, workers: int) -> I
 
 def answered(
     unanswered: Iterable[Row], fleet: Fleet, *, batch: int, workers: int, max_pixels: int = images.MAX_PIXELS
-) -> Iterator[Row]:
+) -> Generator[Row]:
     """The same rows, in order, each answered; one that is settled already, by its status, keeps its place.
 
     A worker takes a batch from its files to its answers. On a CPU whose cores answer a batch each, nothing else
@@ -50,7 +50,8 @@ def answered(
     remaining = iter(unanswered)
     under_way: deque[Future[list[Row]]] = deque()
     desks = Desks(fleet.specs, batch)
-    work = partial(_answer, fleet=fleet, desks=desks, max_pixels=max_pixels)
+    stop = threading.Event()
+    work = partial(_answer, fleet=fleet, desks=desks, max_pixels=max_pixels, stop=stop)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="answer")
     try:
         while True:
@@ -60,6 +61,7 @@ def answered(
                 return
             yield from under_way.popleft().result()
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 
@@ -92,9 +94,11 @@ class Desks(threading.local):
         return self._pixels[spec]
 
 
-def _answer(chunk: list[Row], *, fleet: Fleet, desks: Desks, max_pixels: int) -> list[Row]:
+def _answer(chunk: list[Row], *, fleet: Fleet, desks: Desks, max_pixels: int, stop: threading.Event) -> list[Row]:
     readable: list[Row] = []
     for row in chunk:
+        if stop.is_set():
+            return []  # nobody waits for it any more
         if row.status != "ok":
             continue
         try:

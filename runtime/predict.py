@@ -9,6 +9,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +49,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", choices=["auto", *ENGINES], default="auto", help="default: %(default)s")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="default: the engine's fastest")
     parser.add_argument(
-        "--batch", type=positive, metavar="N", help=f"photos at a time (default: {BATCH}, or what tune found)"
+        "--batch",
+        type=positive,
+        metavar="N",
+        help=f"photos at a time: more take more memory, seldom less time (default: {BATCH}, or what tune found)",
     )
     parser.add_argument(
         "--max-megapixels",
@@ -116,9 +120,10 @@ class Tally:
 def predict(args: argparse.Namespace) -> int:
     check(args)
     fleet, unanswered, total = work(args)
-    fleet.top = args.top_k
+    fleet.top = min(args.top_k, fleet.most_classes)
     tally, before = Tally(), 0
     interrupted = False
+    most_pixels = 1_000_000 * args.max_megapixels
     # No more than there are: there is memory for a whole batch.
     batch = min(args.batch or min(predictor.batch for predictor in fleet.predictors), max(1, total))
     started = time.perf_counter()
@@ -133,24 +138,32 @@ def predict(args: argparse.Namespace) -> int:
                     tally.count(status)
                     advance(1)
                 before = tally.done
-            for row in answered(
-                unanswered,
-                fleet,
-                batch=batch,
-                workers=workers(fleet.engines),
-                max_pixels=1_000_000 * args.max_megapixels,
-            ):
-                out.write(row)
-                tally.add(row)
-                advance(1)
+            # Closed before the fleet is: workers answer with it.
+            with closing(
+                answered(unanswered, fleet, batch=batch, workers=workers(fleet.engines), max_pixels=most_pixels)
+            ) as rows:
+                for row in rows:
+                    out.write(row)
+                    tally.add(row)
+                    advance(1)
             if args.report:
                 from runtime import report as page
 
                 with progress("report", out.rows, quiet=args.quiet) as bar:
-                    title = f"{out.rows} photos, {', '.join(fleet.categories)}"
-                    page.write(args.report, title, sheet(args, fleet).columns, out.texts(), advance=lambda: bar(1))
+                    page.write(
+                        args.report,
+                        f"{out.rows} photos, {', '.join(fleet.categories)}",
+                        sheet(args, fleet).columns,
+                        out.texts(),
+                        max_pixels=most_pixels,
+                        advance=lambda: bar(1),
+                    )
     except KeyboardInterrupt:
         interrupted = True
+    except UserError as err:
+        if tally.done and "--resume" not in str(err):
+            raise UserError(f"{err}\nthe rows before it are kept; go on with the same command and: --resume") from err
+        raise
     if not args.quiet:
         report(args, fleet, tally, total, before, time.perf_counter() - started)
     # A submission has no column for reasons. In a table a skipped photo says why, and is no failure.
@@ -166,8 +179,11 @@ def predict(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """UserError for options that do not go together."""
-    if args.out.suffix.lower() in inputs.PHOTO_SUFFIXES:
-        raise UserError(f"--out {args.out} is named like a photo\nwrite a table with: --out {args.out.stem}.csv")
+    if args.out.suffix.lower() not in output.ENDINGS:
+        raise UserError(
+            f"--out {args.out} is named like no table: {' '.join(output.ENDINGS)}\n"
+            f"name it so: --out {args.out.stem or 'predictions'}.csv"
+        )
     if args.listing and args.category:
         raise UserError("--listing gives every photo its category already\nleave out: --category")
     if args.listing and os.path.realpath(args.listing) == os.path.realpath(args.out):
@@ -246,14 +262,14 @@ def sheet(args: argparse.Namespace, fleet: Fleet) -> Sheet:
     """What the file says of a row, in the format asked for."""
     if args.format == "challenge":
         return challenge.sheet(fleet.categories, least=args.min_confidence)
-    return table.sheet(fleet.attributes, top=args.top_k, least=args.min_confidence)
+    return table.sheet(fleet.attributes, top=fleet.top, least=args.min_confidence)
 
 
 def made_of(args: argparse.Namespace, fleet: Fleet, batch: int) -> list[object]:
     """All that the answers hang on: a run goes on only with rows that it would have made itself."""
     served = [(each.bundle.digest, *each.choice.identity) for each in fleet.predictors]
     listed = sha256_of(args.listing) if args.listing else ""
-    options = (args.category, args.format, args.top_k, args.min_confidence, args.max_megapixels)
+    options = (args.category, args.format, fleet.top, args.min_confidence, args.max_megapixels)
     return [served, listed, options, batch]
 
 

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -28,6 +30,8 @@ CPU_ORDER = ("int8", "fp32", "fp16")
 GPU_ORDER = ("fp16", "int8", "fp32")
 # Photos at a time on a CPU, each of whose streams takes a batch of its own: more adds memory and latency, not speed.
 BATCH = 4
+# More is a slip: a library would go down with what it asks the system for.
+MOST_THREADS = 1024
 
 
 class Answer(NamedTuple):
@@ -67,8 +71,10 @@ class Predictor:
         self.bundle = bundle
         self.choice = choice
         self._engine = engine
+        self._streams = streams
         self._turns = BoundedSemaphore(streams)
         self._stack = ExitStack()
+        self._is_open = False
 
     @classmethod
     def open(
@@ -87,8 +93,9 @@ class Predictor:
             streams: how many threads are to be answered at once, on a CPU each by its share of the cores; of several,
                 as many as `tune` found best.
         """
-        if streams < 1:
-            raise UserError(f"streams must be 1 or more, got {streams}")
+        for what, number in {"streams": streams, "threads": 1 if threads is None else threads}.items():
+            if type(number) is not int or not 1 <= number <= MOST_THREADS:
+                raise UserError(f"{what} must be a whole number from 1 to {MOST_THREADS}, got {number!r}")
         folder = Path(folder)
         bundle = load(folder)
         choice = (fastest(bundle) if engine == "auto" and precision is None else None) or choose(
@@ -107,28 +114,34 @@ class Predictor:
 
     def __enter__(self) -> Self:
         try:
+            _load(ENGINES[self.choice.engine].package)
             self._stack.enter_context(self._engine)
         except UserError:
             raise
         except Exception as err:
-            said = (str(err).strip().splitlines() or [type(err).__name__])[0]
             raise UserError(
-                f"{self.choice.engine} cannot open {self.choice.artifact.file} of bundle {self.bundle.slug!r}: {said}\n"
-                f"{rebuild(self.folder, self.choice.artifact.file)}"
+                f"{self.choice.engine} cannot open {self.choice.artifact.file} of bundle {self.bundle.slug!r}: "
+                f"{_reason(err)}\n{rebuild(self.folder, self.choice.artifact.file)}"
             ) from err
+        self._is_open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._is_open = False
+        with ExitStack() as turns:
+            for _ in range(self._streams):  # what is under way in other threads ends first
+                turns.enter_context(self._turns)
+            self._stack.close()
 
     def __call__(
         self, photos: Iterable[Path | str | np.ndarray], category: str | None = None, *, top_k: int = 1
     ) -> list[dict[str, Answer]]:
         """Each photo's attributes, by name; a path is decoded, an array is uint8 RGB [H, W, 3].
 
-        Raises PhotoError for a photo that cannot be read. All photos go through as one batch.
+        All photos go through as one batch. Raises PhotoError for a photo that cannot be read; UserError for what is no
+        photo, and outside `with`.
 
         Args:
             category: which of the bundle's categories the photos are of, by name or slug, where it serves several.
@@ -136,6 +149,10 @@ class Predictor:
         """
         import numpy as np
 
+        if isinstance(photos, str | Path):
+            raise UserError(f"photos are given as a list, got {photos!r}\npass it as: [{str(photos)!r}]")
+        if top_k < 1:
+            raise UserError(f"top_k must be 1 or more, got {top_k}")
         asked = self._asked(category)
         spec = self.bundle.preprocess
         fitted = [
@@ -155,7 +172,13 @@ class Predictor:
     def probabilities(self, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
         """By output name, float32 [B, K], for uint8 RGB images of the bundle's size."""
         with self._turns:
-            return self._engine.infer(images_BHWC)
+            if not self._is_open:
+                raise UserError("the predictor is not open\nuse it inside of: with Predictor.open(...) as predictor:")
+            try:
+                return self._engine.infer(images_BHWC)
+            except Exception as err:
+                how_many = f"{len(images_BHWC)} photos at a time"
+                raise UserError(f"{self.choice.engine} failed, with {how_many}: {_reason(err)}") from err
 
     def answers(self, images_BHWC: np.ndarray, category: str | None = None) -> list[dict[str, Answer]]:
         """Each image's attributes, by name, of one category, given by name or slug where the bundle serves several."""
@@ -274,9 +297,25 @@ def _fits(choice: Choice) -> bool:
     return not plans.misfit(choice.artifact, choice.engine)
 
 
+def _load(package: str) -> None:
+    """Import it in a thread of its own, which Ctrl-C does not reach: a library half imported fails from then on.
+
+    And it starts on an empty stack. CPython gives memory back where the stack leaves a block of it; where NumPy's many
+    small calls begin at such a place, they take twice the time.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(importlib.import_module, package).result()
+
+
+def _reason(err: Exception) -> str:
+    """What a library says went wrong, in one line; OpenVINO begins with where in its own source that was."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("Exception from ")), type(err).__name__)
+
+
 def _checked(image_HWC: np.ndarray) -> np.ndarray:
     """The caller's own array; OpenVINO would take floats for bytes, without a word."""
-    if image_HWC.dtype != "uint8" or image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
+    if image_HWC.dtype != "uint8" or image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or not image_HWC.size:
         seen = f"{image_HWC.dtype} {list(image_HWC.shape)}"
         raise UserError(f"a photo given as an array must be uint8 RGB [H, W, 3], got {seen}")
     return image_HWC

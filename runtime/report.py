@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def write(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
+    max_pixels: int = images.MAX_PIXELS,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the page, row by row; on an error nothing changes at `path`.
@@ -55,7 +57,7 @@ def write(
         with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
             head = json.dumps({"title": title, "attributes": attributes}, ensure_ascii=False)
             file.write(before + _in_script(head[:-1]) + ', "rows": [\n')
-            for index, row in enumerate(_rows(columns, attributes, rows)):
+            for index, row in enumerate(_rows(columns, attributes, rows, max_pixels)):
                 text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
                 file.write((",\n" if index else "") + _in_script(text))
                 advance()
@@ -68,12 +70,14 @@ def _unwritable(path: Path, err: OSError) -> UserError:
     return UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: --report FILE")
 
 
-def _rows(columns: Sequence[str], attributes: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[list[object]]:
+def _rows(
+    columns: Sequence[str], attributes: Sequence[str], rows: Iterable[Sequence[str]], max_pixels: int
+) -> Iterator[list[object]]:
     """Each row as the page's script takes it."""
     remaining = iter(rows)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         while chunk := [dict(zip(columns, row, strict=True)) for row in islice(remaining, CHUNK)]:
-            for row, picture in zip(chunk, pool.map(_picture, chunk), strict=True):
+            for row, picture in zip(chunk, pool.map(partial(_picture, max_pixels=max_pixels), chunk), strict=True):
                 answers = [
                     (index, row[name] or None, float(row[f"{name}{CONFIDENCE}"]))
                     for index, name in enumerate(attributes)
@@ -83,14 +87,14 @@ def _rows(columns: Sequence[str], attributes: Sequence[str], rows: Iterable[Sequ
                 yield [row["image"], row["category"], sure, row["status"], row["error"], picture, answers]
 
 
-def _picture(row: dict[str, str]) -> str:
+def _picture(row: dict[str, str], *, max_pixels: int) -> str:
     """The photo, small, as a JPEG in base64; empty where it was not read."""
     import cv2
 
     if row["status"] == "error":
         return ""
     try:
-        image_HWC = images.decode(Path(row["image"]), least=(PIXELS // 2, PIXELS // 2))
+        image_HWC = images.decode(Path(row["image"]), least=(PIXELS // 2, PIXELS // 2), max_pixels=max_pixels)
     except PhotoError:  # gone since
         return ""
     height, width = image_HWC.shape[:2]

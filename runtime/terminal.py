@@ -8,6 +8,7 @@ import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 # Of what is told: a file may put anything into an error's line.
 LONGEST_LINE = 2000
@@ -43,9 +44,7 @@ class Bar:
 @contextmanager
 def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterator[Bar]:
     """A bar with the time left on stderr, where that is a terminal; without a total it shows what is done alone."""
-    # FORCE_COLOR is what rich goes by too; it is asked here since what draws a bar takes longer to load than a photo to
-    # answer.
-    if quiet or not (sys.stderr.isatty() or os.environ.get("FORCE_COLOR")):
+    if quiet or not _is_terminal(sys.stderr):
         yield Bar()
         return
     from rich.console import Console
@@ -68,50 +67,84 @@ def progress(label: str, total: float | None, *, quiet: bool = False) -> Iterato
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, below: Sequence[str] = ()
 ) -> None:
-    """A table on stdout; off a terminal it is as wide as its content, so that nothing is cut.
+    """A table on stdout, as wide as the terminal; off one a plain line a row, as wide as it needs, for other programs.
 
     Args:
         below: lines that say more than a cell has room for.
     """
+    if sys.stdout is None:  # closed by who started this
+        return
+    # What steers a terminal, and what it cannot show, is no part of a table.
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = [[_printable(cell, encoding) for cell in row] for row in rows]
+    numeric = [bool(rows) and all(_is_number(row[index]) for row in rows) for index in range(len(columns))]
+    told = [_printable(line, encoding) for line in below]
+    try:
+        if _is_terminal(sys.stdout):
+            _draw(title, columns, shown, numeric)
+        else:
+            _list(title, columns, shown, numeric)
+        for line in told:
+            print(line)
+        sys.stdout.flush()
+    except OSError as err:  # `| head`, or a full disk: what a command leaves in files is not to be lost with it
+        note(f"the table cannot be shown: {'nobody reads it any more' if err.errno == errno.EPIPE else err.strerror}")
+        _drop(sys.stdout)
+
+
+def note(message: str, *, quiet: bool = False) -> None:
+    """A line or two on stderr, beside the results; what a file says in them is neither obeyed nor shown in full."""
+    if quiet or sys.stderr is None:  # closed by who started this
+        return
+    encoding = sys.stderr.encoding or "utf-8"
+    lines = (_printable(line[:LONGEST_LINE], encoding) for line in message.split("\n"))
+    try:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    except OSError:  # what cannot be told is no reason to lose what was done
+        _drop(sys.stderr)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person looks at it, or is to be taken for one (force-color.org). Where none does, what draws for people
+    is not loaded: that takes longer than to answer a photo."""
+    return stream is not None and (stream.isatty() or bool(os.environ.get("FORCE_COLOR")))
+
+
+def _drop(stream: TextIO) -> None:
+    """Send where there is room what it still holds and what it is given from now on."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _list(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    if title:
+        print(title)
+    lines = [columns, *([cell or "-" for cell in row] for row in rows)]  # as many words as columns
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for cells in lines:
+        laid = zip(cells, widths, numeric, strict=True)
+        print("  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in laid).rstrip())
+
+
+def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     class Piped(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError(errno.EPIPE, "nobody reads it any more")
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     console = Piped()
-    if not console.is_terminal:
-        console = Piped(width=10_000)
     table = Table(title=title or None, title_justify="left")
-    # What steers a terminal, and what it cannot show, is no part of a table.
-    shown = [[_printable(cell, console.encoding) for cell in row] for row in rows]
-    widths, blanks = _fitted(list(zip(columns, *shown, strict=True)), console.width)
+    widths, blanks = _fitted(list(zip(columns, *rows, strict=True)), console.width)
     table.padding = (0, blanks)
-    for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
-        numeric = rows and all(_is_number(row[index]) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", width=width)
-    for row in shown:
+    for column, width, right in zip(columns, widths, numeric, strict=True):
+        table.add_column(column, justify="right" if right else "left", overflow="fold", width=width)
+    for row in rows:
         # Text, not str: a file name may hold brackets that rich would take for markup.
         table.add_row(*map(Text, row))
-    try:
-        console.print(table)
-        for line in below:
-            console.print(Text(_printable(line, console.encoding)))
-    except OSError as err:  # `| head`, or a full disk: what a command leaves in files is not to be lost with it
-        note(f"the table cannot be shown: {err.strerror}")
-        # What is said later, and the rest of this at the end, goes where there is room.
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
-
-def note(message: str, *, quiet: bool = False) -> None:
-    """A line or two on stderr, beside the results; what a file says in them is neither obeyed nor shown in full."""
-    if not quiet:
-        encoding = sys.stderr.encoding or "utf-8"
-        lines = (_printable(line[:LONGEST_LINE], encoding) for line in message.split("\n"))
-        print("\n".join(lines), file=sys.stderr)
+    console.print(table)
 
 
 def _longest_word(column: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime import machine
 from runtime.bundle import Bundle
 from runtime.engines import ENGINES
-from runtime.files import replace_file
+from runtime.files import refuse_pipe, replace_file
 
 # Of streams and of photos at a time: beyond it, the file is not of `tune`.
 LARGEST = 4096
@@ -41,10 +41,12 @@ class Tuned:
 
 def read(page: Bundle) -> Tuned | None:
     """What was found for this bundle, on this processor with these engines; None where nothing was."""
-    if not any(_folder().glob(f"{page.slug}.*.json")):
-        return None  # where nobody tuned, a command does not start later for it: the key asks for much
     try:
-        return Tuned(**json.loads(_path(page).read_bytes()))
+        if not any(_folder().glob(f"{page.slug}.*.json")):
+            return None  # where nobody tuned, a command does not start later for it: the key asks for much
+        path = _path(page)
+        refuse_pipe(path)
+        return Tuned(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):
         return None  # none, or of another version of this
 
@@ -58,7 +60,8 @@ def write(page: Bundle, found: Tuned) -> Path:
 
 def _folder() -> Path:
     """Beside the user's other caches: a bundle may lie where nobody may write, and go to other machines."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "facet-edge", "tuned")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  Path raises without a home
+    return Path(cache, "facet-edge", "tuned")
 
 
 def _path(page: Bundle) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import resource
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -257,6 +259,19 @@ def bundle_folder(make_bundle: Callable[..., Path], tmp_path_factory: pytest.Tem
     """The bundle of category Shirt, 16 px: colour (blue, green, red) and warmth (cold, warm). Not to be changed."""
     attributes = {"colour": {"blue": "B", "green": "G", "red": "R"}, "warmth": {"cold": "B", "warm": "R"}}
     return make_bundle(tmp_path_factory.mktemp("bundle"), "Shirt", attributes)
+
+
+@pytest.fixture
+def broken_folder(bundle_folder: Path, tmp_path: Path) -> Path:
+    """A copy of `bundle_folder` whose files are as its page says, and no graphs."""
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "broken"))
+    page = bundle.load(folder)
+    artifacts = []
+    for artifact in page.artifacts:
+        (folder / artifact.file).write_bytes(b"no graph")
+        artifacts.append(msgspec.structs.replace(artifact, sha256=files.sha256_of(folder / artifact.file)))
+    bundle.save(folder, msgspec.structs.replace(page, artifacts=tuple(artifacts)))
+    return folder
 
 
 @pytest.fixture(scope="session")

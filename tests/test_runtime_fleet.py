@@ -375,5 +375,5 @@ def test_a_fleet_of_which_one_engine_cannot_be_opened_gives_back_the_others(flee
     with pytest.raises(UserError, match=r"^onnxruntime cannot open model"), fleet:
         pytest.fail("the fleet was opened")
     for predictor in fleet.predictors:
-        with pytest.raises(AssertionError, match="outside `with`"):
+        with pytest.raises(UserError, match="is not open"):
             predictor.probabilities(np.zeros((1, 16, 16, 3), np.uint8))

@@ -346,6 +346,17 @@ def test_a_pipe_named_like_a_photo_is_refused_at_once(tmp_path: Path) -> None:
         images.decode(tmp_path / "pipe.jpg")
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no such files")
+def test_a_file_of_the_kernel_s_that_may_never_end_is_not_begun() -> None:
+    with pytest.raises(PhotoError, match="the file is empty"):
+        images.decode(Path("/proc/self/status"))
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(PhotoError, match="cannot be opened: embedded null byte"):
+        images.decode(Path("a\0b.jpg"))
+
+
 def test_a_file_too_large_for_a_photo_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(images.LARGEST_FILE_BYTES + 1)  # sparse: it takes no room

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from runtime import bundle
+from runtime import bundle, images
 from runtime.fleet import Fleet, Row
 from runtime.pipeline import AHEAD, answered, rows
 
@@ -147,6 +149,26 @@ def test_leaving_early_ends_every_worker(fleet: Fleet, photos: list[Path]) -> No
     assert isinstance(running, Generator)
     running.close()
     assert not any(thread.name.startswith("answer") for thread in threading.enumerate())
+
+
+def test_leaving_early_waits_for_no_photo_but_those_in_hand(
+    fleet: Fleet, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, taken = images.decode, 0
+
+    def slowly(path: Path, *, least: tuple[int, int], max_pixels: int) -> np.ndarray:
+        nonlocal taken
+        taken += 1
+        time.sleep(0.005)
+        return decode(path, least=least, max_pixels=max_pixels)
+
+    monkeypatch.setattr(images, "decode", slowly)
+    running = rows([photos[0]] * 1000, fleet, batch=100, workers=2)
+    next(running)
+    assert isinstance(running, Generator)
+    before = taken
+    running.close()
+    assert taken - before < 20, "the batches in hand were read to their end"
 
 
 def test_what_the_source_of_photos_raises_comes_through_and_ends_every_worker(fleet: Fleet, photos: list[Path]) -> None:

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
+import numpy as np
 import pytest
 
 from runtime import output
-from runtime.engines import ENGINES
+from runtime.engines import ENGINES, ort
 from runtime.errors import UserError
 from runtime.fleet import Row
 from runtime.predict import main
@@ -404,7 +404,7 @@ MISTAKES = {
         r"no bundle serves category 'Sarees'; have: Boot, Garment, Shirt$",
     ),
     "a precision never built": ("{tmp}/photos --precision int8", r"no int8 artifact in bundle '\w+'; it has: fp32 on "),
-    "a folder for a table": ("{tmp}/photos --out {tmp}/empty", r"cannot write {tmp}/empty: it is not a file$"),
+    "a folder for a table": ("{tmp}/photos --out {tmp}/empty.csv", r"cannot write {tmp}/empty\.csv: it is not a file$"),
     "a listing and a category": (
         "{tmp}/photos --listing {tmp}/test.csv --category Shirt",
         r"--listing gives every photo its category already$",
@@ -415,9 +415,18 @@ MISTAKES = {
         r"--out {tmp}/empty/\.\./test\.csv is the listing itself$",
     ),
     "a table over its own input": (
-        "{tmp}/none.txt --out {tmp}/empty/../none.txt",
-        r"--out {tmp}/empty/\.\./none\.txt is one of the inputs$",
+        "{tmp}/none.csv --out {tmp}/empty/../none.csv",
+        r"--out {tmp}/empty/\.\./none\.csv is one of the inputs$",
     ),
+    "a table over a photo": (
+        "{tmp}/photos --out {tmp}/photos/red.jpg",
+        r"--out {tmp}/photos/red\.jpg is named like no table: \.csv \.jsonl \.ndjson \.parquet$",
+    ),
+    "a table over a bundle's page": (
+        "{tmp}/photos --out {tmp}/edited/boot/bundle.json",
+        r"--out {tmp}/edited/boot/bundle\.json is named like no table: ",
+    ),
+    "a table named by no ending": ("{tmp}/photos --out {tmp}/new", r"--out {tmp}/new is named like no table: "),
     "a report over a photo": (
         "{tmp}/photos --report {tmp}/photos/red.jpg",
         r"--report {tmp}/photos/red\.jpg is a page$",
@@ -453,6 +462,7 @@ def test_a_mistake_is_one_clear_line_exit_code_2_and_no_table(
     page = edited / "boot" / "bundle.json"
     page.write_text(page.read_text().replace("flat", "float"))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.csv").mkdir()
     (tmp_path / "fleet").symlink_to(fleet_root)
     (tmp_path / "test.csv").write_text("id,Category\n1,Shirt\n")
     out.parent.mkdir()
@@ -537,15 +547,6 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
     assert fastest_s < 0.5
 
 
-def test_a_table_is_never_written_over_a_photo(
-    photos: Path, fleet_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = (photos / "red.jpg").read_bytes()
-    assert run(photos / "red.jpg", "--bundles", fleet_root, "--out", photos / "red.jpg") == 2
-    assert "is named like a photo" in capsys.readouterr().err
-    assert (photos / "red.jpg").read_bytes() == before
-
-
 def test_escape_codes_in_a_file_name_do_not_reach_the_terminal(
     make_photo: Callable[..., Path],
     tmp_path: Path,
@@ -560,20 +561,51 @@ def test_escape_codes_in_a_file_name_do_not_reach_the_terminal(
 
 
 def test_an_artifact_that_the_engine_cannot_open_is_one_line(
-    photos: Path, fleet_root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, broken_folder: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from runtime import bundle, files
-
-    folder = shutil.copytree(next(iter(bundle.find(fleet_root).values())), tmp_path / "broken")
-    page = bundle.load(folder)
-    for artifact in page.artifacts:
-        (folder / artifact.file).write_bytes(b"no graph")
-    hashed = tuple(
-        msgspec.structs.replace(artifact, sha256=files.sha256_of(folder / artifact.file)) for artifact in page.artifacts
-    )
-    bundle.save(folder, msgspec.structs.replace(page, artifacts=hashed))
-    assert run(photos, "--bundles", folder, "--out", out) == 2
+    assert run(photos, "--bundles", broken_folder, "--out", out) == 2
     said = capsys.readouterr().err
     assert "onnxruntime cannot open" in said
     assert "Traceback" not in said
     assert not out.exists()
+
+
+def test_an_engine_that_fails_in_the_middle_keeps_the_rows_before_it(
+    photos: Path, bundle_folder: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_session, calls = ort.OnnxRuntimeEngine.infer, iter(range(100))
+
+    def failing(engine: ort.OnnxRuntimeEngine, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        if next(calls) == 2:
+            raise RuntimeError("bad allocation\nof 3 GB")
+        return run_session(engine, images_BHWC)
+
+    options = ("--bundles", bundle_folder, "--batch", "1", "--engine", "onnxruntime", "--out", out, "--quiet")
+    with monkeypatch.context() as patched:
+        patched.setattr(ort.OnnxRuntimeEngine, "infer", failing)
+        assert run(photos, *options) == 2
+    assert capsys.readouterr().err == (
+        "error: onnxruntime failed, with 1 photos at a time: bad allocation\n"
+        "the rows before it are kept; go on with the same command and: --resume\n"
+    )
+    assert not out.exists()
+    assert run(photos, *options, "--resume") == 0
+    assert [row["colour"] for row in table(out)] == ["blue", "green", "red"]
+
+
+def test_more_labels_than_there_are_make_no_more_columns(photos: Path, bundle_folder: Path, out: Path) -> None:
+    assert run(photos, "--bundles", bundle_folder, "--out", out, "--quiet", "--top-k", "1000000") == 0
+    assert list(table(out)[0])[6:] == [
+        *("colour", "colour_confidence", "colour_2", "colour_2_confidence", "colour_3", "colour_3_confidence"),
+        *("warmth", "warmth_confidence", "warmth_2", "warmth_2_confidence", "warmth_3", "warmth_3_confidence"),
+    ]
+
+
+def test_a_table_named_by_a_link_is_written_where_it_leads(photos: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link, there = tmp_path / "out.csv", tmp_path / "elsewhere" / "table.csv"
+    link.symlink_to(there)
+    assert run(photos, "--bundles", bundle_folder, "--out", link, "--quiet") == 0
+    assert link.is_symlink()
+    assert len(table(there)) == 3
+    assert list(there.parent.iterdir()) == [there]

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,8 +85,9 @@ def test_a_photo_that_cannot_be_read_is_refused_by_its_reason(bundle_folder: Pat
         np.zeros((16, 16), np.uint8),
         np.zeros((16, 16, 4), np.uint8),
         np.zeros((1, 16, 16, 3), np.uint8),
+        np.zeros((0, 16, 3), np.uint8),
     ],
-    ids=["floats", "grey", "with alpha", "a batch"],
+    ids=["floats", "grey", "with alpha", "a batch", "no pixels"],
 )
 def test_an_array_that_is_no_rgb_photo_is_refused_on_every_engine(
     bundle_folder: Path, image: np.ndarray, cpu_engine: str
@@ -129,6 +132,64 @@ def test_a_predictor_may_be_left_twice_and_entered_again(bundle_folder: Path) ->
         with predictor:
             assert predictor([image_HWC])[0]["colour"].label == "blue"
         predictor.__exit__(None, None, None)
+
+
+def test_outside_of_with_a_predictor_says_so(bundle_folder: Path, cpu_engine: str) -> None:
+    predictor = Predictor.open(bundle_folder, engine=cpu_engine)
+    image_HWC = np.zeros((16, 16, 3), np.uint8)
+    with pytest.raises(UserError, match=r"^the predictor is not open\nuse it inside of: with "):
+        predictor([image_HWC])
+    with predictor:
+        predictor([image_HWC])
+    with pytest.raises(UserError, match=r"^the predictor is not open\n"):
+        predictor([image_HWC])
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_leaving_a_predictor_waits_for_the_threads_that_it_answers(
+    bundle_folder: Path, cpu_engine: str, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor.open(bundle_folder, engine=cpu_engine, streams=streams)
+    inside, infer = threading.Event(), predictor._engine.infer
+
+    def slowly(images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
+        inside.set()
+        time.sleep(0.2)
+        return infer(images_BHWC)
+
+    monkeypatch.setattr(predictor._engine, "infer", slowly)
+    with ThreadPoolExecutor(1) as threads:
+        with predictor:
+            answer = threads.submit(predictor, [np.full((16, 16, 3), (0, 0, 200), np.uint8)])
+            assert inside.wait(20)
+        assert answer.result()[0]["colour"].label == "blue"
+
+
+@pytest.mark.parametrize("options", [{"streams": 0}, {"streams": 2.5}, {"threads": -1}, {"threads": 10**6}])
+def test_a_number_of_threads_that_no_machine_has_is_refused(bundle_folder: Path, options: dict[str, int]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(UserError, match=rf"^{name} must be a whole number from 1 to \d+, got {value}$"):
+        Predictor.open(bundle_folder, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_no_list_of_photos_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
+    with Predictor.open(bundle_folder) as predictor:
+        for photo in ("a.jpg", tmp_path / "a.jpg"):
+            with pytest.raises(UserError, match=r"^photos are given as a list, got .+\npass it as: \['.*a\.jpg'\]$"):
+                predictor(photo)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=r"^top_k must be 1 or more, got 0$"):
+            predictor([], top_k=0)
+
+
+def test_what_a_library_says_went_wrong_is_told_without_where_in_its_source(
+    broken_folder: Path, cpu_engine: str
+) -> None:
+    with pytest.raises(UserError) as refused, Predictor.open(broken_folder, engine=cpu_engine):
+        pytest.fail("it was opened")
+    said, remedy = str(refused.value).split("\n")
+    assert said.startswith(f"{cpu_engine} cannot open ")
+    assert "Exception from" not in said and len(said.split(": ", 1)[1]) > 10
+    assert "export.build" in remedy
 
 
 def test_offsets_move_the_choice_and_never_the_probability(make_bundle: Callable[..., Path], tmp_path: Path) -> None:

@@ -47,6 +47,17 @@ def test_each_photo_is_small_beside_its_answers(tmp_path: Path, make_photo: Call
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
 
 
+def test_a_photo_larger_than_the_run_allows_is_not_decoded_for_the_page_either(
+    tmp_path: Path, make_photo: Callable[..., Path]
+) -> None:
+    photo, path = make_photo(tmp_path / "red.png", "red", height=20, width=20), tmp_path / "report.html"
+    sizes = []
+    for most in (399, 400):
+        report.write(path, "1 photo", COLUMNS, [texts(photo)], max_pixels=most)
+        sizes.append(path.stat().st_size)
+    assert sizes[1] - sizes[0] > 300
+
+
 def test_no_name_ends_the_script_or_breaks_the_page(tmp_path: Path) -> None:
     names = [
         "</script><script>alert(1)</script>.jpg",

@@ -19,6 +19,7 @@ ROW = ("sleeve_length", "0.930", "0.529", "0.487", "0.529", "0.381", "0.443", "0
 
 GATE = ("artifact", "engine", "MB", "max difference", "agreement", "HM", "points lost", "images/s", "verdict")
 PLAN = ("fp16 sm89", "tensorrt-rtx", "5.47", "1.2e-03", "1.000", "0.516", "0.12 (< 0.56)", "260.9", "passed")
+ROOT = Path(__file__).resolve().parents[1]
 JOINT = ("Women Tops & Tunics 袖 sleeve_styling", *ROW[1:])
 
 
@@ -42,14 +43,73 @@ def test_a_wide_table_breaks_no_word_on_a_narrow_terminal(
     assert words >= {word for cell in (*columns, *row) for word in cell.split()}
 
 
-def test_what_has_no_room_in_a_cell_is_said_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("width", ["80", ""])
+def test_what_has_no_room_in_a_cell_is_said_below_the_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", width)
     print_table("Dress", COLUMNS, [ROW], below=["refused: a\x1b[2Jb"])
     assert capsys.readouterr().out.splitlines()[-1] == "refused: a\\x1b[2Jb"
 
 
-def test_off_a_terminal_a_table_is_as_wide_as_its_content(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table("Dress", COLUMNS, [ROW])
-    assert "┃ attribute     ┃  loss ┃ accuracy ┃ weighted F1 ┃" in capsys.readouterr().out
+def test_off_a_terminal_a_table_is_a_plain_line_a_row_as_wide_as_its_content(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table("Dress", COLUMNS[:4], [ROW[:4], ("neck \x1b[2J", "", "", "0.500")])
+    assert capsys.readouterr().out.splitlines() == [
+        "Dress",
+        "attribute       loss  accuracy  weighted F1",
+        "sleeve_length  0.930     0.529        0.487",
+        "neck \\x1b[2J       -         -        0.500",
+    ]
+
+
+def test_off_a_terminal_what_draws_for_people_is_not_loaded() -> None:
+    code = """if True:
+        import sys
+        from runtime.terminal import print_table, progress
+        print_table("t", ("a",), [("1",)])
+        with progress("photos", 2) as bar:
+            bar(1)
+        print("rich" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("said", ["2>&-", "2>/dev/full"])
+def test_what_cannot_be_said_costs_nothing_else(said: str) -> None:
+    code = """if True:
+        from runtime.errors import exit_code
+        from runtime.terminal import note, print_table, progress
+        def command():
+            with progress("photos", 1) as bar:
+                bar(1)
+            note("2 photos")
+            print_table("", ("a", "b"), [("x", "1")])
+            return 0
+        raise SystemExit(exit_code(command))
+    """
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -c '{code}' {said}"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["a  b", "x  1"])
+
+
+def test_a_table_that_nobody_can_see_costs_nothing_else() -> None:
+    code = """if True:
+        from runtime.terminal import note, print_table
+        print_table("", ("a", "b"), [("x", "1")])
+        note("and is done")
+    """
+    for out, said in ((">&-", ""), (">/dev/full", "the table cannot be shown: No space left on device\n")):
+        done = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -c '{code}' {out}"],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == f"{said}and is done\n"
 
 
 @pytest.mark.parametrize("total", [2.0, None])
@@ -109,7 +169,6 @@ def test_a_command_whose_table_nobody_reads_goes_on() -> None:
         print("and is done", file=sys.stderr)
     """
     shell = f"{sys.executable} -c '{code}' | head -1"
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], cwd=ROOT, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == "the table cannot be shown: nobody reads it any more\nand is done\n"

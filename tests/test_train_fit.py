@@ -64,11 +64,11 @@ def test_a_run_learns_the_colours_and_leaves_a_checkpoint_and_a_table(
     assert page.provenance.keys() >= {"seed", "torch", "timm"}
     out, err = capsys.readouterr()
     assert "Cap: 6 validation photos" in out
-    rows = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if line.startswith("│")]
+    rows = [line.split() for line in out.splitlines() if line.startswith(("colour", "shade", "average"))]
     scores, gains = rows[:3], rows[3:]
-    assert [row[1] for row in scores] == ["colour", "shade", "average"]
-    assert [row[1] for row in gains] == ["colour", "shade", "average"]
-    assert scores[-1][7] == f"{mean_hm(page.metrics):.3f}"
+    assert [row[0] for row in scores] == ["colour", "shade", "average"]
+    assert [row[0] for row in gains] == ["colour", "shade", "average"]
+    assert scores[-1][6] == f"{mean_hm(page.metrics):.3f}"
     assert f"checkpoint: {tmp_path / 'cap'}" in err
 
 
@@ -187,7 +187,7 @@ def test_a_joint_model_is_one_checkpoint_that_is_scored_by_category(
     assert page.routes == Routes(attribute="Category", to={"Cap": "Cap", "Hat": "Hat"})
     out = capsys.readouterr().out
     assert "Joint: 12 validation photos" in out
-    assert "│ Hat shade " in out
+    assert "\nHat shade " in out
 
 
 def test_a_router_is_a_checkpoint_that_tells_the_category(both: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from train import model, taxonomy
 def rows(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, tuple[int, int, int]]:
     """What the command prints: by category its attributes, classes and parameters."""
     assert model.main(list(options)) == 0
-    printed = [line.strip("│ ").split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    _, _, *lines = capsys.readouterr().out.splitlines()  # a title and a header
+    printed = [re.split(r" {2,}", line) for line in lines]
     return {
-        name.strip(): (int(attributes), int(classes), int(parameters.replace(",", "")))
+        name: (int(attributes), int(classes), int(parameters.replace(",", "")))
         for name, attributes, classes, parameters in printed
     }
 

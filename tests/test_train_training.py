@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from runtime import files, locks
+from runtime import locks
 from runtime.errors import UserError
 from tests.train_parts import TINY, write_csv, write_data
 from train import checkpoint, clock, data, fit, losses, objective, optimise, resume, training
@@ -432,7 +433,7 @@ def test_a_folder_that_may_only_be_read_is_told_before_training(
         raise OSError(30, os.strerror(30))
 
     # Root may write anywhere that is not a disk mounted so.
-    monkeypatch.setattr(files.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
     assert run(data_folder, tmp_path) == 2
     said = f"error: cannot write the checkpoint in {tmp_path / 'cap'}: Read-only file system\n"
     assert said in capsys.readouterr().err

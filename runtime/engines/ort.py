@@ -37,9 +37,9 @@ class OnnxRuntimeEngine:
         if self._options.hint == "float":
             settings.add_session_config_entry("session.disable_quant_qdq", "1")
             settings.add_session_config_entry("session.enable_quant_qdq_cleanup", "1")
-        # Else its threads go on looking for work after a call, on the cores that decode the next photos and that the
-        # other networks of the run compute on: four of them took twice as long.
-        settings.add_session_config_entry("session.force_spinning_stop", "1")
+        # Else its threads look for work all the time, on the cores that open the session, decode the next photos and
+        # compute the run's other networks: a session took twice as long to open, and four of them to answer.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         threads = self._options.threads or (machine.cores() if self._options.streams > 1 else 0)
         settings.intra_op_num_threads = -(-threads // self._options.streams)  # 0 leaves the choice to it
         self._session = onnxruntime.InferenceSession(str(self._path), settings, providers=["CPUExecutionProvider"])
