@@ -257,7 +257,7 @@ def plan_targets(asked: Sequence[str] | None, precisions: Sequence[str], engines
     if unknown := [target for target in asked if target not in RTX_TARGETS]:
         raise UserError(f"no target {unknown[0]!r}; choose from: {', '.join(RTX_TARGETS)}")
     if not ENGINES["tensorrt-rtx"].installed():
-        raise UserError("plans for --target need tensorrt-rtx\ninstall it with: pip install 'facet-edge[tensorrt-rtx]'")
+        raise UserError(f"plans for --target need tensorrt-rtx\ninstall it with: {ENGINES['tensorrt-rtx'].install}")
     return list(asked)
 
 

@@ -260,7 +260,7 @@ def load(folder: Path) -> Bundle:
         if schema > SCHEMA:
             raise UserError(
                 f"{page} has schema {schema}, this version reads up to {SCHEMA}\n"
-                "upgrade with: pip install --upgrade facet-edge"
+                "upgrade Facet: in its clone, git pull, then pip install ."
             )
         bundle = msgspec.json.decode(content, type=Bundle)
         if schema < 1:

@@ -79,10 +79,10 @@ def engines() -> list[Finding]:
 def _engine(name: str) -> Finding:
     kind = ENGINES[name]
     if not kind.installed():
-        return Finding(what=name, version="", state="not installed", remedy=f"pip install '{kind.extra}'")
+        return Finding(what=name, version="", state="not installed", remedy=kind.install)
     known = plans.version_here(name).partition("-")[0]
     if not known:
-        remedy = f"pip install --force-reinstall '{kind.extra}'"
+        remedy = f"pip install --force-reinstall {kind.distribution}"
         return Finding(what=name, version="", state="cannot be loaded", remedy=remedy)
     if kind.suffix == ".plan" and (missing := why_no_gpu()):
         return Finding(what=name, version=known, state=missing)
@@ -95,9 +95,9 @@ def extras() -> list[Finding]:
 
     opencv = Finding(what="photos, by OpenCV", version=cv2.__version__, state=READY)
     optional = [
-        ("Parquet files, by pyarrow", "pyarrow", "pip install 'facet-edge[parquet]'"),
-        ("training, by torch", "torch", "pip install 'facet-edge[train]'"),
-        ("export, by onnx", "onnx", "pip install 'facet-edge[export]'"),
+        ("Parquet files, by pyarrow", "pyarrow", "pip install pyarrow"),
+        ("training, by torch", "torch", "in the clone: pip install '.[train]'"),
+        ("export, by onnx", "onnx", "in the clone: pip install '.[export]'"),
     ]
     return [opencv] + [
         Finding(what=what, version=machine.version_of(package), state=READY)

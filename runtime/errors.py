@@ -54,7 +54,7 @@ def exit_code(command: Callable[[], int], *, extra: str = "") -> int:
         missing = next((name for name, modules in _EXTRAS.items() if err.name in modules), None)
         if missing is None:
             raise
-        note(f"error: {err.name} is not installed\ninstall it with: pip install 'facet-edge[{extra or missing}]'")
+        note(f"error: {err.name} is not installed\nin the clone of Facet: pip install '.[{extra or missing}]'")
         return USER_MISTAKE
     except OSError as err:
         note(f"error: {err.strerror or err}: {err.filename or 'output'}")

@@ -170,6 +170,11 @@ class Fleet:
         return {predictor.choice.engine for predictor in self.predictors}
 
     @property
+    def has_others(self) -> bool:
+        """Whether something else here might answer too, and nobody has looked which is the fastest."""
+        return any(not predictor.choice.tuned and len(predictor.engines) > 1 for predictor in self.predictors)
+
+    @property
     def categories(self) -> dict[str, Category]:
         """What a photo of the run can be, by the name that its row then has, the router's own category first."""
         router = self._router

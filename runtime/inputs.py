@@ -6,7 +6,7 @@ Names, not paths: of a million photos these take a third of the memory, which is
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from glob import glob
 from pathlib import Path
 
@@ -31,6 +31,9 @@ PHOTO_SUFFIXES = frozenset(
         ".gif",
         ".jp2",
         ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
         ".heic",
         ".heif",
         ".psd",
@@ -46,7 +49,12 @@ def find(inputs: Iterable[Path], *, names: Container[str] | None = None) -> list
     return list(map(Path, find_names(inputs, names=names)))
 
 
-def find_names(inputs: Iterable[Path], *, names: Container[str] | None = None) -> list[str]:
+def find_names(
+    inputs: Iterable[Path],
+    *,
+    names: Container[str] | None = None,
+    leave_out: Callable[[str], None] = lambda name: None,
+) -> list[str]:
     """The names of all photos of the inputs, each once, sorted as paths are: of a million some 150 MB.
 
     Folders are searched throughout, links to folders too; files are taken as they are; a name with `*`, `?` or `[` that
@@ -55,6 +63,7 @@ def find_names(inputs: Iterable[Path], *, names: Container[str] | None = None) -
 
     Args:
         names: the files wanted, whatever their suffix, from folders and among the files given; None takes every photo.
+        leave_out: told each file of a folder that is not taken; hidden ones go without saying.
     """
     found: list[str] = []
     several = False
@@ -66,7 +75,7 @@ def find_names(inputs: Iterable[Path], *, names: Container[str] | None = None) -
             raise UserError(f"cannot look up {path}: {err.strerror}") from None
         if is_folder:
             before = len(found)
-            found += _searched(os.fspath(path), names, ())
+            found += _searched(os.fspath(path), names, (), leave_out)
             if len(found) == before and names is None:
                 raise with_example(f"no photos in {path}: looked for {' '.join(sorted(PHOTO_SUFFIXES))}", *EXAMPLE)
         elif is_there and path.suffix.lower() == LIST_SUFFIX and names is None:
@@ -96,7 +105,12 @@ def _expanded(inputs: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _searched(folder: str, names: Container[str] | None, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def _searched(
+    folder: str,
+    names: Container[str] | None,
+    above: tuple[tuple[int, int], ...],
+    leave_out: Callable[[str], None],
+) -> Iterator[str]:
     """The photos below a folder, sorted; `above` are the folders that it is in, to which a link may lead back."""
     try:
         seen = os.stat(folder)  # noqa: PTH116
@@ -112,9 +126,11 @@ def _searched(folder: str, names: Container[str] | None, above: tuple[tuple[int,
     for name, is_folder in inside:
         path = os.path.join(folder, name) if folder != "." else name  # noqa: PTH118
         if is_folder:
-            yield from _searched(path, names, (*above, identity))
+            yield from _searched(path, names, (*above, identity), leave_out)
         elif _suffix(name) in PHOTO_SUFFIXES if names is None else name in names:
             yield path
+        elif not name.startswith("."):
+            leave_out(path)
 
 
 def _suffix(name: str) -> str:

@@ -31,6 +31,8 @@ Value = str | float | None
 DECIMALS = 4
 # Of a Parquet file, held at once.
 PARQUET_ROWS = 10_000
+# Of a file that is compared.
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,8 @@ class Unfinished:
 
     def __init__(self, path: Path, out: Path, form: Form, sheet: Sheet) -> None:
         self.rows = 0
+        self.left = False
+        """Whether the rows so far were put there, of a run that was interrupted."""
         self._path = path
         self._out = out
         self._form = form
@@ -181,18 +185,39 @@ class Unfinished:
                 os.replace(self._path, self._out)
 
     def leave(self) -> None:
-        """Put a copy of the rows so far there, where there are any: they can be looked at, and gone on with."""
+        """Put a copy of the rows so far there, where there are any: they can be looked at, and gone on with.
+
+        Not over a table of something else, or of more rows: an unfinished one is not worth it.
+        """
         import shutil  # slow to load, and seldom needed
 
         self._keep(1)
-        if not self.rows:
+        if not self.rows or not self._goes_on_from(self._out):
             return
+        self.left = True
         with _named(self._out):
             if self._out.suffix.lower() == PARQUET:
                 self._convert()
             else:
                 with replacing(self._out) as beside:
                     shutil.copyfile(self._path, beside)
+
+    def _goes_on_from(self, out: Path) -> bool:
+        """Whether what is there, if anything, is the beginning of these rows."""
+        if not out.exists():
+            return True
+        with _named(out):
+            if out.suffix.lower() == PARQUET:
+                return self._begins_with(_first_column(out))
+            with out.open("rb") as there, self._path.open("rb") as rows:
+                while block := there.read(BLOCK):
+                    if rows.read(len(block)) != block:
+                        return False
+        return True
+
+    def _begins_with(self, names: Sequence[str] | None) -> bool:
+        rows = (_as_utf8(texts[0]) for texts in self.texts())
+        return names is not None and all(next(rows, None) == name for name in names)
 
     def close(self) -> None:
         """Leave nothing where there is no row, but for what another run left and this one did not come to."""
@@ -287,6 +312,7 @@ def opened(out: Path, sheet: Sheet, made_of: Sequence[object], *, resume: bool =
         note(f"nothing to go on from for {out}: from the beginning", quiet=not resume or path in there)
         for other in there:
             if not resume:
+                note(f"an unfinished run of {out} is given up: this one has no --resume")
                 other.unlink()
         unfinished = Unfinished(path, out, form, sheet)
     try:
@@ -307,11 +333,21 @@ def _form(out: Path, sheet: Sheet) -> Form:
     ending = out.suffix.lower()
     if ending == PARQUET:
         if find_spec("pyarrow") is None:
-            raise UserError(
-                f"{out} needs pyarrow, which is not installed\ninstall it with: pip install 'facet-edge[parquet]'"
-            )
+            raise UserError(f"{out} needs pyarrow, which is not installed\ninstall it with: pip install pyarrow")
         return JsonLines(sheet)  # a Parquet file cannot grow, and is worth nothing without its end
     return FORMS.get(ending, Csv)(sheet)
+
+
+def _first_column(out: Path) -> list[str] | None:
+    """Of a Parquet file; None where it is none."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        found: list[str] = parquet.ParquetFile(out).read().column(0).to_pylist()
+    except (pyarrow.ArrowException, OSError):
+        return None
+    return found
 
 
 def _unlocked(out: Path) -> list[Path]:

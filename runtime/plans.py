@@ -42,7 +42,7 @@ def unknown(gpu: str) -> str:
     """What to type where TensorRT-RTX builds for no such GPU."""
     return (
         f"tensorrt-rtx builds for {', '.join(RTX_TARGETS)}, and this GPU is {gpu}\n"
-        f"TensorRT builds for it: pip install '{ENGINES['tensorrt'].extra}'"
+        f"TensorRT builds for it: {ENGINES['tensorrt'].install}"
     )
 
 

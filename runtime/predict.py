@@ -24,6 +24,8 @@ from runtime.predictor import BATCH
 from runtime.terminal import note, positive, progress
 
 SHOWN_ROWS = 40
+# Of a run: what finds the fastest engine takes minutes itself.
+LONG_S = 20
 # Ids without an answer that are named with their reason.
 TOLD_ROWS = 10
 FORMATS = ("table", "challenge")
@@ -72,7 +74,11 @@ def parser() -> argparse.ArgumentParser:
         "--format", choices=FORMATS, default="table", help="challenge: its submission file (default: %(default)s)"
     )
     parser.add_argument(
-        "--top-k", type=positive, default=1, metavar="K", help="labels of each attribute, the likeliest first"
+        "--top-k",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="labels of each attribute in the file, the likeliest first (default: 1)",
     )
     parser.add_argument(
         "--min-confidence",
@@ -122,6 +128,7 @@ def predict(args: argparse.Namespace) -> int:
     fleet, unanswered, total = work(args)
     fleet.top = min(args.top_k, fleet.most_classes)
     tally, before = Tally(), 0
+    out: output.Unfinished | None = None
     interrupted = False
     most_pixels = 1_000_000 * args.max_megapixels
     # No more than there are: there is memory for a whole batch.
@@ -165,13 +172,19 @@ def predict(args: argparse.Namespace) -> int:
             raise UserError(f"{err}\nthe rows before it are kept; go on with the same command and: --resume") from err
         raise
     if not args.quiet:
+        if not interrupted:
+            table.show(tally.shown, least=args.min_confidence)
         report(args, fleet, tally, total, before, time.perf_counter() - started)
     # A submission has no column for reasons. In a table a skipped photo says why, and is no failure.
     blank = tally.failed + tally.skipped if args.format == "challenge" else 0
     if blank:
         tell(tally, blank)
     if interrupted:
-        done = f"{args.out} holds the rows that were done" if tally.done else "no row was done"
+        done = "no row was done"
+        if tally.done:
+            done = f"{args.out} holds the rows that were done"
+            if not (out and out.left):
+                done = f"{args.out} is as it was before, and the rows that were done are kept beside it"
         note(f"interrupted: {done}\ngo on with the same command and: --resume")
         return INTERRUPTED
     return PARTLY_DONE if blank or tally.failed else DONE
@@ -225,7 +238,12 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
             streams=streams(args, len(entries)),
         )
         return fleet, listing.rows(entries, photos, fleet.categories), len(entries)
-    names = inputs.find_names(args.inputs)
+    left_out: list[str] = []
+    names = inputs.find_names(args.inputs, leave_out=left_out.append)
+    if left_out:
+        count = f"{len(left_out)} file{'s' if len(left_out) > 1 else ''}"
+        told = f"not named like photos, and left out unless given one by one: {count}, such as {left_out[0]}"
+        note(told, quiet=args.quiet)
     homes = {Path(folder).name for folder in {os.path.dirname(name) for name in names}}  # noqa: PTH120
     fleet = Fleet.open(
         folders(args),
@@ -274,17 +292,19 @@ def made_of(args: argparse.Namespace, fleet: Fleet, batch: int) -> list[object]:
 
 
 def report(args: argparse.Namespace, fleet: Fleet, tally: Tally, total: int, before: int, seconds: float) -> None:
-    """The first rows on the terminal, and one line on all of them."""
-    table.show(tally.shown, least=args.min_confidence)
+    """A line on all rows, and who answered them."""
     made = tally.done - before
     skipped = f", {tally.skipped} skipped" if tally.skipped else ""
     more = f", the first {len(tally.shown)} shown" if made > len(tally.shown) else ""
     there = f", {before} of them before," if before else ""
+    where = f"; {args.format}: {args.out}" if args.out.exists() else ""
     note(
         f"{tally.done} of {total} photos{there} in {seconds:.1f} s ({made / seconds:.1f} images/s), "
-        f"{tally.failed} unreadable{skipped}{more}; {args.format}: {args.out}"
+        f"{tally.failed} unreadable{skipped}{more}{where}"
     )
     note(f"answered by: {'; '.join(dict.fromkeys(str(predictor.choice) for predictor in fleet.predictors))}")
+    if args.engine == "auto" and args.precision is None and seconds > LONG_S and fleet.has_others:
+        note("another engine here may be faster; find out, once, with: python -m runtime.tune")
 
 
 def tell(tally: Tally, blank: int) -> None:

@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import images, plans, tuned
-from runtime.bundle import Artifact, Attribute, Bundle, Category, Verdict, checked_file, load, rebuild
+from runtime.bundle import Artifact, Attribute, Bundle, Category, Preprocess, Verdict, checked_file, load, rebuild
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.engines.cuda import gpu_here
 from runtime.errors import UserError
+from runtime.headers import PhotoError
 from runtime.tuned import Tuned
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Predictor:
             streams = 1  # of a GPU
         elif choice.tuned:
             streams = min(streams, choice.tuned.streams)
-        options = EngineOptions(threads=threads, streams=streams, hint=choice.verdict.hint)
+        options = EngineOptions(threads=threads, streams=streams, hint=choice.verdict.hint, kept=True)
         return cls(folder, bundle, open_engine(choice.engine, path, options), choice, streams)
 
     def __enter__(self) -> Self:
@@ -156,10 +157,16 @@ class Predictor:
         asked = self._asked(category)
         spec = self.bundle.preprocess
         fitted = [
-            images.fit(_checked(photo), spec) if isinstance(photo, np.ndarray) else images.load(Path(photo), spec)
+            images.fit(_checked(photo), spec) if isinstance(photo, np.ndarray) else _read(Path(photo), spec)
             for photo in photos
         ]
         return labelled(asked, self.probabilities(np.stack(fitted)), top=top_k) if fitted else []
+
+    @property
+    def engines(self) -> set[str]:
+        """Those here that have an artifact which the gate let through."""
+        verdicts = (verdict for artifact in self.bundle.artifacts for verdict in artifact.verdicts)
+        return {one.engine for one in verdicts if one.state == "passed" and ENGINES[one.engine].installed()}
 
     @property
     def batch(self) -> int:
@@ -311,6 +318,14 @@ def _reason(err: Exception) -> str:
     """What a library says went wrong, in one line; OpenVINO begins with where in its own source that was."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     return next((line for line in lines if not line.startswith("Exception from ")), type(err).__name__)
+
+
+def _read(path: Path, spec: Preprocess) -> np.ndarray:
+    """The photo, or PhotoError that names it: of several, it is one."""
+    try:
+        return images.load(path, spec)
+    except PhotoError as err:
+        raise PhotoError(f"{path}: {err}") from None
 
 
 def _checked(image_HWC: np.ndarray) -> np.ndarray:

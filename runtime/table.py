@@ -68,6 +68,7 @@ def show(rows: Sequence[Row], *, least: float = 0.0) -> None:
         sure = ((name, answer) for name, answer in row.answers.items() if answer.confidence >= least)
         return " · ".join(f"{name} {answer.label} {answer.confidence:.2f}" for name, answer in sure)
 
-    print_table(
-        "", ("photo", "category", "attributes, with confidence"), [(r.image.name, r.category, told(r)) for r in rows]
-    )
+    names = Counter(row.image.name for row in rows)
+    called = [row.image.name if names[row.image.name] == 1 else str(row.image) for row in rows]
+    cells = [(name, row.category, told(row)) for name, row in zip(called, rows, strict=True)]
+    print_table("", ("photo", "category", "attributes, with confidence"), cells)

@@ -119,19 +119,18 @@ def tune_one(folder: Path, *, quiet: bool) -> None:
         raise UserError(f"no artifact of {folder} passes here\nsee why with: python -m export.verify {folder}")
     ways = [way for artifact, verdict in faithful for way in ways_of(page, artifact, verdict)]
     photos = Photos(paths=_photos(folder, page), spec=page.preprocess)
-    with progress(f"{page.slug}, ways to answer", len(ways) + ROUNDS, quiet=quiet) as advance:
+    with progress(page.slug, len(ways) + ROUNDS, quiet=quiet) as advance:
         timed = []
         for way in ways:
             advance.tell(f"{way.artifact.precision} on {way.engine}")
             timed.append(look(folder, way, photos))
             advance(1)
-        advance.tell("the best of them in turns")
+        advance.tell("the best in turns")
         finals = compare(folder, finalists(timed), photos, advance=lambda: advance(1))
     finals.sort(key=lambda each: -each.rate)
     taken = [each.way for each in finals]
-    others = sorted((each for each in timed if each.way not in taken), key=lambda each: -each.rate)
-    best = finals[0]
-    rows = [row(each, best) for each in (*finals, *others)]
+    best, *others = *finals, *(each for each in timed if each.way not in taken)
+    rows = [row(each, best) for each in (best, *sorted(others, key=lambda each: -each.rate))]
     print_table(f"{page.slug} on {machine.processor().name}, {machine.processor().cores} cores", COLUMNS, rows)
     keep(page, best)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime import machine
+from runtime import cache, machine
 from runtime.bundle import Bundle
 from runtime.engines import ENGINES
 from runtime.files import refuse_pipe, replace_file
@@ -42,7 +41,7 @@ class Tuned:
 def read(page: Bundle) -> Tuned | None:
     """What was found for this bundle, on this processor with these engines; None where nothing was."""
     try:
-        if not any(_folder().glob(f"{page.slug}.*.json")):
+        if not any(cache.folder("tuned").glob(f"{page.slug}.*.json")):
             return None  # where nobody tuned, a command does not start later for it: the key asks for much
         path = _path(page)
         refuse_pipe(path)
@@ -58,14 +57,8 @@ def write(page: Bundle, found: Tuned) -> Path:
     return path
 
 
-def _folder() -> Path:
-    """Beside the user's other caches: a bundle may lie where nobody may write, and go to other machines."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  Path raises without a home
-    return Path(cache, "facet-edge", "tuned")
-
-
 def _path(page: Bundle) -> Path:
-    return _folder() / f"{page.slug}.{_key(page)[:16]}.json"
+    return cache.folder("tuned") / f"{page.slug}.{_key(page)[:16]}.json"
 
 
 def _key(page: Bundle) -> str:

@@ -279,7 +279,7 @@ def test_a_target_without_its_library_is_answered_with_the_install_line(
     fails: Callable[..., str], checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runtime.engines.EngineKind.installed", lambda kind: False)
-    assert "pip install 'facet-edge[tensorrt-rtx]'" in fails(checkpoints, "--target", "sm89")
+    assert "pip install tensorrt-rtx cuda-bindings" in fails(checkpoints, "--target", "sm89")
 
 
 def test_photos_labelled_with_another_taxonomy_are_refused(

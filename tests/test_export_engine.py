@@ -259,7 +259,7 @@ def test_without_tensorrt_and_a_target_tensorrt_rtx_builds_for_the_gpu_here(
     assert [plan.target for plan in plans(folder)] == ["sm86"]
     monkeypatch.setattr(engine, "gpu_here", lambda: "sm90")
     capsys.readouterr()
-    assert "and this GPU is sm90\nTensorRT builds for it: pip install 'facet-edge[tensorrt]'" in refused(
+    assert "and this GPU is sm90\nTensorRT builds for it: pip install tensorrt cuda-bindings" in refused(
         [str(folder), *FP32], capsys
     )
 
@@ -268,8 +268,8 @@ def test_without_any_library_the_install_line_is_given(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runtime.engines.EngineKind.installed", lambda kind: False)
-    assert "pip install 'facet-edge[tensorrt]'" in refused([str(folder), *FP32], capsys)
-    assert "pip install 'facet-edge[tensorrt-rtx]'" in refused([str(folder), *ADA], capsys)
+    assert "pip install tensorrt cuda-bindings" in refused([str(folder), *FP32], capsys)
+    assert "pip install tensorrt-rtx cuda-bindings" in refused([str(folder), *ADA], capsys)
 
 
 def test_tensorrt_without_a_gpu_is_said(

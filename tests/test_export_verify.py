@@ -336,7 +336,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
         "bundle.json",
         newer,
         "{path} has schema 2, this version reads up to 1",
-        "upgrade with: pip install --upgrade facet-edge",
+        "upgrade Facet: in its clone, git pull, then pip install .",
     ),
 }
 

@@ -110,7 +110,7 @@ def test_a_page_that_is_not_utf8_or_was_cut_short_is_one_clear_error(folder: Pat
 
 
 def test_a_newer_schema_asks_for_an_upgrade_whatever_else_the_page_holds(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"has schema 2, this version reads up to 1\nupgrade with: pip install"):
+    with pytest.raises(UserError, match=r"has schema 2, this version reads up to 1\nupgrade Facet: "):
         load_text(folder, '{"schema": 2, "shape": "unknown yet"}')
 
 

@@ -32,7 +32,7 @@ def test_an_engine_that_is_missing_comes_with_its_install_line(monkeypatch: pyte
     states = {finding.what: (finding.state, finding.remedy) for finding in doctor.engines()}
     assert states.keys() == ENGINES.keys()
     assert states["onnxruntime"] == (doctor.READY, "")
-    assert states["openvino"] == ("not installed", "pip install 'facet-edge[openvino]'")
+    assert states["openvino"] == ("not installed", "pip install openvino")
 
 
 def test_an_engine_without_its_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,8 @@ def test_an_extra_that_is_missing_comes_with_its_install_line(monkeypatch: pytes
     states = [(finding.state, finding.remedy) for finding in doctor.extras()]
     assert states == [
         (doctor.READY, ""),
-        *(("not installed", f"pip install 'facet-edge[{extra}]'") for extra in ("parquet", "train", "export")),
+        ("not installed", "pip install pyarrow"),
+        *(("not installed", f"in the clone: pip install '.[{extra}]'") for extra in ("train", "export")),
     ]
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime import cache
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.errors import UserError
 
@@ -227,12 +228,75 @@ def test_openvino_computes_in_bfloat16_where_the_processor_has_it_and_else_says_
     assert 0 < max(differences) < 1e-2
 
 
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_model_compiled_once_is_taken_from_the_cache_unless_it_was_changed(
+    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: int
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    from runtime.engines import ov
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled: list[object] = []
+    core = ov._core()
+
+    class Counted:
+        def compile_model(self, *arguments: object) -> object:
+            compiled.append(arguments)
+            return core.compile_model(*arguments)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(core, name)
+
+    monkeypatch.setattr(ov, "_core", Counted)
+
+    def answers() -> dict[str, np.ndarray]:
+        options = EngineOptions(streams=streams, hint=CPU["openvino"], kept=True)
+        with open_engine("openvino", graph, options) as engine:
+            return engine.infer(noise(3))
+
+    first = answers()
+    again = answers()
+    assert len(compiled) == 1
+    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    content = kept.read_bytes()
+    for changed in (content[:-1] + bytes([content[-1] ^ 1]), content[:1000], b""):
+        kept.write_bytes(changed)
+        before = len(compiled)
+        spoilt = answers()
+        assert len(compiled) == before + 1
+        assert kept.read_bytes() != changed
+        for name, expected in first.items():
+            assert (again[name] == expected).all() and (spoilt[name] == expected).all()
+
+
+def test_without_a_place_for_the_cache_a_model_is_compiled_each_time(
+    graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with open_engine("openvino", graph, EngineOptions(hint=CPU["openvino"], kept=True)) as engine:
+        engine.infer(noise(1))
+
+
+def test_the_cache_makes_room_for_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cache, "LARGEST", 3 * (100 + cache.DIGEST_BYTES))
+    for number in range(5):
+        cache.write("things", [number], bytes([number]) * 100)
+        os.utime(cache._path("things", [number]), (number, number))
+        if number == 2:
+            assert cache.read("things", [0]) == bytes(100)  # asked for, and so the newest
+    found = [number for number in range(5) if cache.read("things", [number])]
+    assert found == [0, 3, 4]
+
+
 def test_an_engine_that_is_not_installed_is_answered_with_its_install_line() -> None:
     missing = [name for name, kind in ENGINES.items() if not kind.installed()]
     if not missing:
         pytest.skip("every engine is installed here")
     for name in missing:
-        install = rf"install it with: pip install '{re.escape(ENGINES[name].extra)}'$"
+        install = rf"install it with: {ENGINES[name].install}$"
         with pytest.raises(UserError, match=rf"engine '{name}' is not installed\n{install}"):
             require(name)
 

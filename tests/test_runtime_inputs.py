@@ -20,6 +20,16 @@ def test_photos_are_found_throughout_a_folder_sorted_and_by_suffix(tmp_path: Pat
     assert inputs.find([tmp_path]) == sorted(tmp_path / name for name in names)
 
 
+def test_files_of_a_folder_that_are_not_named_like_photos_are_told_but_hidden_ones(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.PNM", "notes.odt", ".DS_Store", "in/c.jpg.bak"):
+        (tmp_path / name).touch()
+    left_out: list[str] = []
+    found = inputs.find_names([tmp_path], leave_out=left_out.append)
+    assert [Path(name).name for name in found] == ["a.jpg", "b.PNM"]
+    assert [Path(name).name for name in left_out] == ["c.jpg.bak", "notes.odt"]
+
+
 def test_a_file_named_outright_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
     (tmp_path / "photo.bin").touch()
     assert inputs.find([tmp_path / "photo.bin"]) == [tmp_path / "photo.bin"]

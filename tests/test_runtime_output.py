@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -70,7 +70,7 @@ def test_parquet_takes_more_rows_than_it_holds_at_once(tmp_path: Path, monkeypat
 
 def test_without_pyarrow_the_install_line_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs pyarrow, .+\ninstall it with: pip install 'facet-edge\[parquet\]'$"):
+    with pytest.raises(UserError, match=r"needs pyarrow, .+\ninstall it with: pip install pyarrow$"):
         write(tmp_path / "out.parquet", [])
     assert not list(tmp_path.iterdir())
 
@@ -137,6 +137,32 @@ def test_ctrl_c_puts_the_rows_so_far_in_place_and_goes_on_from_them(tmp_path: Pa
     assert written == len(NAMES) - 4
     write(tmp_path / f"whole{ending}", rows())
     assert path.read_bytes() == (tmp_path / f"whole{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_ctrl_c_leaves_a_table_that_was_there_and_keeps_the_rows_for_a_run_that_goes_on(
+    tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"out{ending}"
+    write(path, rows(), made_of="earlier")
+    before = path.read_bytes()
+    with suppress(KeyboardInterrupt), output.opened(path, SHEET, [""]) as out:
+        for row in rows()[:5]:
+            row.answers = {"colour": Answer("blue", 0.5)}
+            row.image = Path(f"new {row.image}")
+            out.write(row)
+        raise KeyboardInterrupt
+    assert not out.left
+    assert path.read_bytes() == before
+    (part,) = parts(path)
+    assert part.read_bytes().count(b"new ") == 5
+
+
+def test_ctrl_c_leaves_a_longer_table_of_the_same_run(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    write(path, rows())
+    stopped(path, 3, KeyboardInterrupt())
+    assert len(read(path)) == len(NAMES)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])

@@ -157,7 +157,7 @@ def test_a_gpu_that_tensorrt_rtx_builds_nothing_for_is_sent_to_tensorrt(
     said = (
         f"{folder}/model.fp16.sm89.00c0ffee.plan was built for a GPU of kind sm89, here is sm90\n"
         "tensorrt-rtx builds for sm75, sm80, sm86, sm89, sm120, sm121, and this GPU is sm90\n"
-        "TensorRT builds for it: pip install 'facet-edge[tensorrt]'\n"
+        "TensorRT builds for it: pip install tensorrt cuda-bindings\n"
         f"then: python -m export.engine {folder} --precision fp16"
     )
     with pytest.raises(UserError, match=f"^{re.escape(said)}$"):

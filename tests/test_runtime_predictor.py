@@ -181,6 +181,17 @@ def test_what_is_no_list_of_photos_is_refused(bundle_folder: Path, tmp_path: Pat
             predictor([], top_k=0)
 
 
+def test_of_several_photos_the_one_that_cannot_be_read_is_named(
+    bundle_folder: Path, make_photo: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = make_photo(tmp_path / "red.png", "red")
+    with (
+        Predictor.open(bundle_folder) as predictor,
+        pytest.raises(PhotoError, match=rf"^{tmp_path}/gone\.jpg: cannot be opened: No such file or directory$"),
+    ):
+        predictor([good, tmp_path / "gone.jpg"])
+
+
 def test_what_a_library_says_went_wrong_is_told_without_where_in_its_source(
     broken_folder: Path, cpu_engine: str
 ) -> None:
@@ -398,10 +409,8 @@ def test_an_engine_that_is_not_installed_is_answered_with_its_install_line(bundl
     missing = [name for name, kind in ENGINES.items() if not kind.installed()]
     if not missing:
         pytest.skip("every engine is installed here")
-    extra = re.escape(ENGINES[missing[0]].extra)
-    with pytest.raises(
-        UserError, match=rf"engine '{missing[0]}' is not installed\ninstall it with: pip install '{extra}'$"
-    ):
+    install = ENGINES[missing[0]].install
+    with pytest.raises(UserError, match=rf"engine '{missing[0]}' is not installed\ninstall it with: {install}$"):
         Predictor.open(bundle_folder, engine=missing[0])
 
 

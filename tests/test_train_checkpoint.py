@@ -221,7 +221,7 @@ def test_a_checkpoint_without_its_weights_is_refused(folder: Path) -> None:
 def test_a_page_of_a_newer_version_asks_for_an_upgrade(folder: Path) -> None:
     edit_page(folder, version=2, surprise=True)
     with pytest.raises(
-        UserError, match=r"has version 2, this one reads up to 1\nupgrade with: pip install --upgrade fa"
+        UserError, match=r"has version 2, this one reads up to 1\nupgrade Facet: in its clone, git pull"
     ):
         checkpoint.read(folder)
 

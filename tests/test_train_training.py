@@ -400,7 +400,7 @@ def test_phase_2_of_a_checkpoint_of_a_newer_version_asks_for_an_upgrade(
     page.write_text(json.dumps(json.loads(page.read_text()) | {"version": 99}))
     before = page.read_bytes()
     assert run(data_folder, tmp_path, "--phase", "2") == 2
-    assert "has version 99, this one reads up to 1\nupgrade with: pip install" in capsys.readouterr().err
+    assert "has version 99, this one reads up to 1\nupgrade Facet: in its clone, git pull" in capsys.readouterr().err
     assert page.read_bytes() == before
 
 

@@ -185,7 +185,7 @@ def read(folder: Path) -> Checkpoint:
         if version > VERSION:
             raise UserError(
                 f"{page} has version {version}, this one reads up to {VERSION}\n"
-                "upgrade with: pip install --upgrade facet-edge"
+                "upgrade Facet: in its clone, git pull, then pip install ."
             )
         if version < 1:
             raise ValueError(f"version {version}")

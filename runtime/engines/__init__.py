@@ -47,6 +47,8 @@ class EngineOptions:
     streams: int = 1
     """Calls of `infer` that are to be answered at once, on a CPU each by its share of the threads: several batches,
     a core each, take less time than one after the other on all cores, which wait for each other in every layer."""
+    kept: bool = False
+    """Whether what is made of the artifact on opening it may be kept in the user's cache, where that takes long."""
     hint: str = ""
     """An engine's own word for how it computes; empty leaves the choice to the engine.
 
@@ -61,7 +63,6 @@ class EngineKind:
 
     module: str
     package: str
-    extra: str
     suffix: str
     """The artifacts that it reads: `.onnx`, or the `.plan` of that library alone."""
     waits: bool = True
@@ -72,6 +73,11 @@ class EngineKind:
         """The name that its package is installed by."""
         return self.package.replace("_", "-")
 
+    @property
+    def install(self) -> str:
+        """The command that installs it, where nothing but this room is too; with it what moves photos to a GPU."""
+        return f"pip install {self.distribution}{' cuda-bindings' if self.suffix == '.plan' else ''}"
+
     def installed(self) -> bool:
         spec = find_spec(self.package)
         # Without an origin it is a folder of that name, of models perhaps, which stands where Python looks.
@@ -80,18 +86,10 @@ class EngineKind:
 
 # In the order in which `auto` tries them: plans need a GPU of their own kind, so they are never tried unasked.
 ENGINES = {
-    "onnxruntime": EngineKind(
-        module="runtime.engines.ort", package="onnxruntime", extra="facet-edge", suffix=".onnx", waits=False
-    ),
-    "openvino": EngineKind(
-        module="runtime.engines.ov", package="openvino", extra="facet-edge[openvino]", suffix=".onnx"
-    ),
-    "tensorrt-rtx": EngineKind(
-        module="runtime.engines.trt", package="tensorrt_rtx", extra="facet-edge[tensorrt-rtx]", suffix=".plan"
-    ),
-    "tensorrt": EngineKind(
-        module="runtime.engines.trt", package="tensorrt", extra="facet-edge[tensorrt]", suffix=".plan"
-    ),
+    "onnxruntime": EngineKind(module="runtime.engines.ort", package="onnxruntime", suffix=".onnx", waits=False),
+    "openvino": EngineKind(module="runtime.engines.ov", package="openvino", suffix=".onnx"),
+    "tensorrt-rtx": EngineKind(module="runtime.engines.trt", package="tensorrt_rtx", suffix=".plan"),
+    "tensorrt": EngineKind(module="runtime.engines.trt", package="tensorrt", suffix=".plan"),
 }
 
 
@@ -101,7 +99,7 @@ def require(name: str) -> EngineKind:
         raise UserError(f"no engine {name!r}; have: {', '.join(ENGINES)}")
     kind = ENGINES[name]
     if not kind.installed():
-        raise UserError(f"engine {name!r} is not installed\ninstall it with: pip install '{kind.extra}'")
+        raise UserError(f"engine {name!r} is not installed\ninstall it with: {kind.install}")
     return kind
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from runtime import cache, machine
 from runtime.engines import EngineOptions
 from runtime.errors import UserError
+from runtime.files import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,10 +136,23 @@ class OpenVinoEngine:
             settings["NUM_STREAMS"] = self._options.streams
         if self._options.hint:
             settings["INFERENCE_PRECISION_HINT"] = self._options.hint
-        compiled = _core().compile_model(self._model, "CPU", settings)
+        compiled = self._made(settings)
         streams = self._options.streams
         at_once = 2 * streams if streams > 1 else compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         return [self._request(compiled.create_infer_request()) for _ in range(at_once)]
+
+    def _made(self, settings: dict[str, str | int]) -> openvino.CompiledModel:
+        """The model compiled; taken from the cache where it may be, and kept there."""
+        if not self._options.kept:
+            return _core().compile_model(self._model, "CPU", settings)
+        made_of = [sha256_of(self._path), machine.version_of("openvino"), asdict(machine.processor()), settings]
+        found = cache.read("openvino", made_of)
+        if found is not None:
+            with suppress(RuntimeError):
+                return _core().import_model(found, "CPU", settings)
+        compiled = _core().compile_model(self._model, "CPU", settings)
+        cache.write("openvino", made_of, compiled.export_model().getvalue())
+        return compiled
 
     def _request(self, handle: openvino.InferRequest) -> Request:
         """The request and the memory that it reads and writes, looked up once. Given arrays with each call the bindings

@@ -1,0 +1,51 @@
+"""What is slow to make and may be made again, kept in the user's cache folder: whole, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.files import refuse_pipe, replace_file
+
+LARGEST = 2 << 30
+"""Bytes of one kind; what was not asked for the longest goes first."""
+DIGEST_BYTES = 32
+
+
+def folder(kind: str) -> Path:
+    """Where things of that kind are: a bundle may lie where nobody may write, and go to other machines."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  Path raises without a home
+    return Path(root, "facet-edge", kind)
+
+
+def read(kind: str, made_of: Sequence[object]) -> bytes | None:
+    """What was made of these, as JSON takes them; None where it is not there, or not as it was written."""
+    path = _path(kind, made_of)
+    try:
+        refuse_pipe(path)
+        content = path.read_bytes()
+        os.utime(path)
+    except OSError:
+        return None
+    digest, kept = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    return kept if hashlib.sha256(kept).digest() == digest else None
+
+
+def write(kind: str, made_of: Sequence[object], content: bytes) -> None:
+    """Keep it for the next time, if there is room and leave to; then make room for what comes."""
+    with suppress(OSError):
+        replace_file(_path(kind, made_of), hashlib.sha256(content).digest() + content)
+        files = sorted(folder(kind).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        total = 0
+        for path in files:
+            total += path.stat().st_size
+            if total > LARGEST:
+                path.unlink()
+
+
+def _path(kind: str, made_of: Sequence[object]) -> Path:
+    return folder(kind) / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
