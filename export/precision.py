@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,7 @@ def to_int8(
         changes: arguments of nncf.quantize in the place of those that a build gives it, for comparing.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # looks for a CUDA compiler, and says so
+    os.environ.setdefault("NNCF_CI", "1")  # else it tells its makers of each graph; it is asked for nothing else
     import nncf
 
     # On import the library sets its level, at which it lists on stdout every operation that it leaves as it is.

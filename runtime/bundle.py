@@ -79,6 +79,15 @@ class Category(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str
     attributes: tuple[Attribute, ...]
 
+    def __post_init__(self) -> None:
+        try:
+            slug_of(self.name)
+        except UserError as err:
+            raise ValueError(str(err).partition("\n")[0]) from None
+        names = [attribute.name for attribute in self.attributes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"category {self.name!r} has two attributes of one name: {', '.join(names)}")
+
     def called(self, name: str) -> bool:
         """Whether this is its name or its slug."""
         return name in (self.name, slug_of(self.name))

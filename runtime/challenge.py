@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from runtime import images
 from runtime.bundle import Category
 from runtime.errors import UserError
 from runtime.fleet import Row
@@ -30,7 +31,7 @@ def sheet(categories: Mapping[str, Category], *, least: float = 0.0) -> Sheet:
     return Sheet(
         columns=COLUMNS,
         values=lambda row: cells(row, categories.get(row.category), least=least),
-        status=_status,
+        status=status,
         newline="\n",
     )
 
@@ -43,8 +44,10 @@ def cells(row: Row, category: Category | None, *, least: float = 0.0) -> list[st
     return [row.id, row.category, str(len(attributes)), *labels, *[DUMMY] * (MOST_ATTRIBUTES - len(labels))]
 
 
-def _status(texts: Sequence[str]) -> str:
-    """A row has no column for it: without a single answer its photo was not read."""
+def status(texts: Sequence[str], row: Row) -> str:
+    """A row has no column for it. Where it has no answer, either its photo is not read, or it was never sure enough."""
+    if row.status != "ok":
+        return row.status
     if texts[2] == "0":
         return "skipped"
-    return "ok" if any(text != DUMMY for text in texts[3:]) else "error"
+    return "ok" if any(text != DUMMY for text in texts[3:]) or images.has_pixels(row.image) else "error"

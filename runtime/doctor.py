@@ -17,7 +17,7 @@ from runtime import bundle, machine, plans
 from runtime.engines import ENGINES
 from runtime.engines.cuda import gpu_here, why_no_gpu
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
-from runtime.predictor import choose, fastest
+from runtime.predictor import choose, fastest, without_gpu
 from runtime.terminal import print_table
 
 READY = "ready"
@@ -114,6 +114,8 @@ def bundle_here(slug: str, folder: Path) -> Finding:
         choice = fastest(page) or choose(page, engine="auto", precision=None, folder=folder)
         if misfit := plans.misfit(choice.artifact, choice.engine):
             raise UserError(f"{choice.artifact.file} was {misfit}\n{plans.rebuild_here(folder, choice.artifact)}")
+        if missing := without_gpu(choice.engine):
+            raise UserError(f"{choice.artifact.file}: {missing}\n{bundle.rebuild(folder)}")
         path = bundle.checked_file(folder, choice.artifact.file, choice.artifact.sha256)
     except UserError as err:
         state, _, remedy = str(err).partition("\n")

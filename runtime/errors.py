@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ def exit_code(command: Callable[[], int], *, extra: str = "") -> int:
     Args:
         extra: what the command needs installed of facet-edge; else it is told by the module that is missing.
     """
-    from runtime.terminal import note
+    from runtime.terminal import drop, note
 
     try:
         with _interrupts() as pressed:
@@ -56,6 +57,9 @@ def exit_code(command: Callable[[], int], *, extra: str = "") -> int:
             raise
         note(f"error: {err.name} is not installed\nin the clone of Facet: pip install '.[{extra or missing}]'")
         return USER_MISTAKE
+    except BrokenPipeError:  # who read it has enough
+        drop(sys.stdout)
+        return DONE
     except OSError as err:
         note(f"error: {err.strerror or err}: {err.filename or 'output'}")
         return USER_MISTAKE

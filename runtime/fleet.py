@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runtime.bundle import Bundle, Category, Preprocess, load, slug_of
 from runtime.errors import UserError
 from runtime.predictor import Answer, Predictor, labelled
+from runtime.terminal import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +92,7 @@ class Fleet:
             homes: the names of the photos' folders.
             streams: how many batches are to be answered at once.
         """
-        pages = {folder: load(folder) for folder in folders}
+        pages = _pages(folders)
         predictor = _opener(engine, precision, streams)
         if category is None and (homely := {home: found for home in homes if (found := _find(pages, home))}):
             router = _router(pages, needed=False)
@@ -119,7 +121,7 @@ class Fleet:
         streams: int = 1,
     ) -> Fleet:
         """The fleet for rows that bring their category, one of `categories`; what no bundle serves is skipped."""
-        pages = {folder: load(folder) for folder in folders}
+        pages = _pages(folders)
         predictor = _opener(engine, precision, streams)
         asked = list(dict.fromkeys(categories))
         served = {
@@ -156,7 +158,7 @@ class Fleet:
 
     def home(self, path: Path) -> str:
         """The category that the photo's folder is named after; empty where it is named after none."""
-        return self._homes.get(path.parent.name, "")
+        return self._homes.get(home_of(os.path.dirname(path)), "")  # noqa: PTH120
 
     @property
     def predictors(self) -> list[Predictor]:
@@ -246,9 +248,28 @@ class Fleet:
             row.routed_from = router.category.name
 
 
+def home_of(folder: str) -> str:
+    """What the folder is called, also where it is named from inside of itself."""
+    name = os.path.basename(folder)  # noqa: PTH119
+    return name if name not in ("", ".", "..") else os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119
+
+
 def _opener(engine: str, precision: str | None, streams: int) -> Callable[[Path], Predictor]:
     """What opens a bundle, each once."""
     return cache(lambda folder: Predictor.open(folder, engine=engine, precision=precision, streams=streams))
+
+
+def _pages(folders: Iterable[Path]) -> dict[Path, Bundle]:
+    """The bundles' pages; of two that serve one category the first answers, which is said."""
+    pages = {folder: load(folder) for folder in folders}
+    servers: dict[str, list[Path]] = {}
+    for folder, page in pages.items():
+        for category in page.products:
+            servers.setdefault(category.name, []).append(folder)
+    for name, (first, *others) in servers.items():
+        if others:
+            note(f"{name} is served by {first.name} and by {others[0].name}: {first.name} answers")
+    return pages
 
 
 def _router(pages: Mapping[Path, Bundle], *, needed: bool = True) -> Path | None:

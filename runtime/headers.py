@@ -251,7 +251,7 @@ def _bmp(content: bytes) -> Header:
 
 # Of TIFF's types the bytes that one value takes, and how struct reads it; the others hold nothing that is asked for.
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
-_WIDTH, _HEIGHT, _BITS, _STRIPS, _ORIENTATION, _STRIP_BYTES = 256, 257, 258, 273, 274, 279
+_WIDTH, _HEIGHT, _BITS, _COLOURS, _STRIPS, _ORIENTATION, _STRIP_BYTES = 256, 257, 258, 262, 273, 274, 279
 _TILES, _TILE_BYTES, _EXTRA, _SAMPLE_FORMAT = 324, 325, 338, 339
 
 
@@ -271,6 +271,8 @@ def _tiff(content: bytes) -> Header:
         _require(max(ends, default=0) <= len(content))
     if tags.get(_SAMPLE_FORMAT, (1,))[0] == 3:
         raise PhotoError("its pixels are floating-point numbers, which is not read: save it as JPEG")
+    if tags.get(_COLOURS, (2,))[0] in (8, 9, 10):
+        raise PhotoError("its colours are CIELAB, which is not read: save it as JPEG")
     bits = max(tags.get(_BITS, (8,)))
     return Header(
         format="TIFF",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from runtime.bundle import Preprocess
 
-LARGEST_FILE_BYTES = 1 << 30
+LARGEST_FILE_BYTES = 1 << 28
 MAX_PIXELS = 50_000_000
 """More is refused unless more is allowed: phones have 12 to 50 million, and each takes three bytes."""
 # A reduced JPEG is averages of blocks, whose edges are not those of the pixels wanted: with so many of them to a side
@@ -58,6 +58,15 @@ def has_header(path: Path) -> bool:
     return True
 
 
+def has_pixels(path: Path) -> bool:
+    """Whether the photo can be read."""
+    try:
+        decode(path)
+    except PhotoError:
+        return False
+    return True
+
+
 def _content(path: Path) -> bytes:
     try:
         # A pipe would never end, and a file of this size is not a photo.
@@ -75,6 +84,8 @@ def _content(path: Path) -> bytes:
         raise PhotoError(f"cannot be opened: {err.strerror or err}") from None
     except ValueError as err:  # a name that no file can have
         raise PhotoError(f"cannot be opened: {err}") from None
+    except MemoryError:
+        raise PhotoError("there is not memory enough to read it") from None
 
 
 def _decoded(content: bytes, header: Header, least: tuple[int, int] | None) -> np.ndarray:

@@ -75,7 +75,7 @@ def find_names(
             raise UserError(f"cannot look up {path}: {err.strerror}") from None
         if is_folder:
             before = len(found)
-            found += _searched(os.fspath(path), names, (), leave_out)
+            found += _searched(os.fspath(path), names, leave_out)
             if len(found) == before and names is None:
                 raise with_example(f"no photos in {path}: looked for {' '.join(sorted(PHOTO_SUFFIXES))}", *EXAMPLE)
         elif is_there and path.suffix.lower() == LIST_SUFFIX and names is None:
@@ -105,32 +105,37 @@ def _expanded(inputs: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _searched(
-    folder: str,
-    names: Container[str] | None,
-    above: tuple[tuple[int, int], ...],
-    leave_out: Callable[[str], None],
-) -> Iterator[str]:
-    """The photos below a folder, sorted; `above` are the folders that it is in, to which a link may lead back."""
-    try:
-        seen = os.stat(folder)  # noqa: PTH116
-        identity = (seen.st_dev, seen.st_ino)
-        if identity in above:
-            return
-        with os.scandir(folder) as entries:
-            inside = sorted((entry.name, _is_folder(entry)) for entry in entries)
-    except OSError:
-        if names is None:
-            yield folder
-        return
-    for name, is_folder in inside:
-        path = os.path.join(folder, name) if folder != "." else name  # noqa: PTH118
-        if is_folder:
-            yield from _searched(path, names, (*above, identity), leave_out)
-        elif _suffix(name) in PHOTO_SUFFIXES if names is None else name in names:
-            yield path
-        elif not name.startswith("."):
-            leave_out(path)
+def _searched(folder: str, names: Container[str] | None, leave_out: Callable[[str], None]) -> Iterator[str]:
+    """The photos below a folder, sorted; a folder that is reached in several ways, by links, is searched once."""
+    seen: set[tuple[int, int]] = set()
+    # Names of what is still to be looked at, the next one last; folders end with a separator.
+    waiting = [os.path.join(folder, "")]  # noqa: PTH118
+    while waiting:
+        name = waiting.pop()
+        if not name.endswith(os.sep):
+            yield name
+            continue
+        path = name.rstrip(os.sep) or os.sep
+        try:
+            found = os.stat(path)  # noqa: PTH116
+            identity = (found.st_dev, found.st_ino)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            with os.scandir(path) as entries:
+                inside = sorted((entry.name, _is_folder(entry)) for entry in entries)
+        except OSError:
+            if names is None:
+                yield path
+            continue
+        for inner, is_folder in reversed(inside):
+            below = os.path.join(path, inner) if path != "." else inner  # noqa: PTH118
+            if is_folder:
+                waiting.append(os.path.join(below, ""))  # noqa: PTH118
+            elif _suffix(inner) in PHOTO_SUFFIXES if names is None else inner in names:
+                waiting.append(below)
+            elif not inner.startswith("."):
+                leave_out(below)
 
 
 def _suffix(name: str) -> str:
@@ -151,7 +156,15 @@ def _listed(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror}") from None
-    lines = [os.path.normpath(line) for line in text.splitlines() if line.strip()]
+    if "\0" in text:
+        raise UserError(f"{path} is not UTF-8 text\nsave it as UTF-8, a photo a line")
+    lines = [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
+    lines = [_plain(line) for line in lines if line.strip()]
     if not lines:
         raise UserError(f"{path} names no photo\ngive it a line for each, such as: {EXAMPLE[1]}/photo.jpg")
     return lines
+
+
+def _plain(name: str) -> str:
+    """Without what changes nothing in it; `..` behind a link leads elsewhere than it looks."""
+    return name if ".." in Path(name).parts else os.path.normpath(name)

@@ -53,9 +53,10 @@ def read(path: Path) -> list[Entry]:
 
 def not_utf8(path: Path, err: UnicodeDecodeError) -> UserError:
     """The error for a table of another encoding, as spreadsheets write them."""
+    encoding = "UTF-16" if err.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
     return UserError(
         f"{path} is not UTF-8 text: byte 0x{err.object[err.start]:02x}, {err.reason}\n"
-        f"save it as CSV UTF-8, or convert it with: iconv -f WINDOWS-1252 -t UTF-8 {quote(str(path))} > utf8.csv"
+        f"save it as CSV UTF-8, or convert it with: iconv -f {encoding} -t UTF-8 {quote(str(path))} > utf8.csv"
     )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from runtime.errors import UserError
-from runtime.files import replacing
+from runtime.files import refuse_pipe, replacing
 from runtime.fleet import Row
 from runtime.locks import is_free
 from runtime.terminal import note
@@ -42,8 +42,8 @@ class Sheet:
     columns: Sequence[str]
     """The first is what tells the rows apart."""
     values: Callable[[Row], Sequence[Value]]
-    status: Callable[[Sequence[str]], str]
-    """A row's own, told from the texts of its values."""
+    status: Callable[[Sequence[str], Row], str]
+    """A row's own, told from the texts of its values, and from the row as it was before it was answered."""
     numbers: frozenset[str] = frozenset()
     """The columns that hold confidences; the others hold text."""
     newline: str = "\r\n"
@@ -163,7 +163,8 @@ class Unfinished:
                     f"the unfinished run had {texts[0]} as number {number}, where {expected} is now\n"
                     "begin anew, without: --resume"
                 )
-            yield self._sheet.status(texts)
+            assert row is not None
+            yield self._sheet.status(texts, row)
 
     def texts(self) -> Iterator[list[str]]:
         """Of the values of each row so far, those of a run before among them."""
@@ -354,6 +355,7 @@ def _unlocked(out: Path) -> list[Path]:
     """The unfinished files of `out`; UserError where another run is at one of them."""
     found = [path for path in out.parent.glob(".*.part") if path.name.startswith(f".{out.name}.")]
     for path in found:
+        refuse_pipe(path)
         with path.open("rb") as file:
             if not is_free(file.fileno()):
                 raise _taken(out)

@@ -17,7 +17,7 @@ from runtime import bundle, challenge, images, inputs, listing, machine, output,
 from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
 from runtime.files import sha256_of
-from runtime.fleet import Fleet, Row
+from runtime.fleet import Fleet, Row, home_of
 from runtime.output import PARQUET, Sheet
 from runtime.pipeline import answered, workers
 from runtime.predictor import BATCH
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         description="Read every attribute off each photo and write a table with a row for each file.",
     )
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="PHOTOS", help="folders, files, patterns, or .txt lists of files"
+        "inputs", nargs="+", type=_named, metavar="PHOTOS", help="folders, files, patterns, or .txt lists of files"
     )
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="default: bundles/, else the shipped ones")
     parser.add_argument(
@@ -199,8 +199,6 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.listing and args.category:
         raise UserError("--listing gives every photo its category already\nleave out: --category")
-    if args.listing and os.path.realpath(args.listing) == os.path.realpath(args.out):
-        raise UserError(f"--out {args.out} is the listing itself\nchoose another file with: --out FILE")
     if args.format == "challenge" and not args.listing:
         raise UserError("--format challenge needs to know the ids and their categories\nadd: --listing test.csv")
     if args.format == "challenge" and args.out.suffix.lower() in (".jsonl", ".ndjson", PARQUET):
@@ -212,8 +210,7 @@ def check(args: argparse.Namespace) -> None:
     if args.report and args.report.suffix.lower() not in (".html", ".htm"):
         # Written in one step over whatever has the name: not over a photo, a listing, or a device.
         raise UserError(f"--report {args.report} is a page\nname it so: --report {args.report.stem or 'report'}.html")
-    if any(os.path.realpath(args.out) == os.path.realpath(given) for given in args.inputs):
-        raise UserError(f"--out {args.out} is one of the inputs\nchoose another file with: --out FILE")
+    keep_inputs(args, [*map(os.fspath, args.inputs), *([os.fspath(args.listing)] if args.listing else [])])
     if args.report and os.path.realpath(args.report) == os.path.realpath(args.out):
         raise UserError(f"--report {args.report} is the table itself\nchoose another file with: --report FILE")
     if args.report:
@@ -222,6 +219,16 @@ def check(args: argparse.Namespace) -> None:
         page.check_writable(args.report)
     if args.format == "challenge" and args.top_k > 1:
         raise UserError("the challenge's file has one label an attribute\nleave out: --top-k")
+
+
+def keep_inputs(args: argparse.Namespace, names: Iterable[str]) -> None:
+    """UserError where one of these files would be written over."""
+    for option, path in (("--out", args.out), ("--report", args.report)):
+        if path is None or not path.exists():
+            continue
+        same = (name for name in names if name.lower().endswith(path.suffix.lower()) or os.path.islink(name))  # noqa: PTH114
+        if any(os.path.realpath(name) == os.path.realpath(path) for name in same):
+            raise UserError(f"{option} {path} is one of the inputs\nchoose another file with: {option} FILE")
 
 
 def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
@@ -244,7 +251,8 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
         count = f"{len(left_out)} file{'s' if len(left_out) > 1 else ''}"
         told = f"not named like photos, and left out unless given one by one: {count}, such as {left_out[0]}"
         note(told, quiet=args.quiet)
-    homes = {Path(folder).name for folder in {os.path.dirname(name) for name in names}}  # noqa: PTH120
+    keep_inputs(args, names)
+    homes = {home_of(folder) for folder in {os.path.dirname(name) for name in names}}  # noqa: PTH120
     fleet = Fleet.open(
         folders(args),
         category=args.category,
@@ -314,6 +322,12 @@ def tell(tally: Tally, blank: int) -> None:
         note(f"  {row.id!r}: {row.error}")
     if more := blank - len(tally.unanswered):
         note(f"  and {more} more; every reason is in the table of: --format table")
+
+
+def _named(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name is no folder: the one here is called .")
+    return Path(text)
 
 
 def _share(text: str) -> float:

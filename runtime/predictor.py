@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runtime import images, plans, tuned
 from runtime.bundle import Artifact, Attribute, Bundle, Category, Preprocess, Verdict, checked_file, load, rebuild
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
-from runtime.engines.cuda import gpu_here
+from runtime.engines.cuda import gpu_here, why_no_gpu
 from runtime.errors import UserError
 from runtime.headers import PhotoError
 from runtime.tuned import Tuned
@@ -150,14 +150,14 @@ class Predictor:
         """
         import numpy as np
 
-        if isinstance(photos, str | Path):
+        if isinstance(photos, str | Path | bytes) or not hasattr(photos, "__iter__"):
             raise UserError(f"photos are given as a list, got {photos!r}\npass it as: [{str(photos)!r}]")
-        if top_k < 1:
-            raise UserError(f"top_k must be 1 or more, got {top_k}")
+        if type(top_k) is not int or top_k < 1:
+            raise UserError(f"top_k must be a whole number, 1 or more, got {top_k!r}")
         asked = self._asked(category)
         spec = self.bundle.preprocess
         fitted = [
-            images.fit(_checked(photo), spec) if isinstance(photo, np.ndarray) else _read(Path(photo), spec)
+            images.fit(_checked(photo), spec) if isinstance(photo, np.ndarray) else _read(photo, spec)
             for photo in photos
         ]
         return labelled(asked, self.probabilities(np.stack(fitted)), top=top_k) if fitted else []
@@ -182,10 +182,31 @@ class Predictor:
             if not self._is_open:
                 raise UserError("the predictor is not open\nuse it inside of: with Predictor.open(...) as predictor:")
             try:
-                return self._engine.infer(images_BHWC)
+                found = self._engine.infer(images_BHWC)
             except Exception as err:
                 how_many = f"{len(images_BHWC)} photos at a time"
                 raise UserError(f"{self.choice.engine} failed, with {how_many}: {_reason(err)}") from err
+        if wrong := self._misfit(found, len(images_BHWC)):
+            raise UserError(
+                f"{self.choice.artifact.file} of bundle {self.bundle.slug!r} {wrong}\n{rebuild(self.folder)}"
+            )
+        return found
+
+    def _misfit(self, found: Mapping[str, np.ndarray], photos: int) -> str:
+        """What of a graph's answers is not as its page says; empty where all is."""
+        import numpy as np
+
+        for category in self.bundle.categories:
+            for attribute in category.attributes:
+                probabilities_BK = found.get(attribute.output)
+                if probabilities_BK is None:
+                    return f"has no output {attribute.output!r}, which its page names"
+                if probabilities_BK.shape != (photos, len(attribute.classes)):
+                    shape, classes = list(probabilities_BK.shape), len(attribute.classes)
+                    return f"answers {attribute.name} with {shape} where its page has {classes} classes"
+                if not np.isfinite(probabilities_BK).all():
+                    return f"answers {attribute.name} with what is no number"
+        return ""
 
     def answers(self, images_BHWC: np.ndarray, category: str | None = None) -> list[dict[str, Answer]]:
         """Each image's attributes, by name, of one category, given by name or slug where the bundle serves several."""
@@ -296,6 +317,11 @@ def fastest(bundle: Bundle) -> Choice | None:
     return next((way for way in ways if (way.engine, way.verdict.hint) == (found.engine, found.hint)), None)
 
 
+def without_gpu(engine: str) -> str:
+    """Why a plan of that engine runs on no GPU here; empty for an engine that reads graphs."""
+    return why_no_gpu() if ENGINES[engine].suffix == ".plan" else ""
+
+
 def _fits(choice: Choice) -> bool:
     if choice.engine == "openvino":
         from runtime.engines import ov
@@ -320,8 +346,11 @@ def _reason(err: Exception) -> str:
     return next((line for line in lines if not line.startswith("Exception from ")), type(err).__name__)
 
 
-def _read(path: Path, spec: Preprocess) -> np.ndarray:
+def _read(photo: Path | str, spec: Preprocess) -> np.ndarray:
     """The photo, or PhotoError that names it: of several, it is one."""
+    if not isinstance(photo, str | Path):
+        raise UserError(f"a photo is given as a path or as an array, got {photo!r}")
+    path = Path(photo)
     try:
         return images.load(path, spec)
     except PhotoError as err:

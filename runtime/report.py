@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtime import images
 from runtime.errors import UserError
-from runtime.files import probe, replacing
+from runtime.files import probe, refuse_pipe, replacing
 from runtime.headers import PhotoError
 
 TEMPLATE = Path(__file__).resolve().parent / "report.html"
@@ -31,7 +31,8 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        probe(path.parent)
+        refuse_pipe(path)
+        probe(Path(os.path.realpath(path)).parent)
     except OSError as err:
         raise _unwritable(path, err) from None
 
@@ -54,7 +55,11 @@ def write(
     before, _, after = TEMPLATE.read_text(encoding="utf-8").partition(HOLE)
     attributes = [name for name in columns[6:] if f"{name}{CONFIDENCE}" in columns]
     try:
-        with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        # A link's own place is not taken, but the file's that it leads to.
+        with (
+            replacing(Path(os.path.realpath(path))) as beside,
+            beside.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             head = json.dumps({"title": title, "attributes": attributes}, ensure_ascii=False)
             file.write(before + _in_script(head[:-1]) + ', "rows": [\n')
             for index, row in enumerate(_rows(columns, attributes, rows, max_pixels)):

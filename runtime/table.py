@@ -30,7 +30,7 @@ def sheet(attributes: Sequence[str], *, top: int = 1, least: float = 0.0) -> She
         # They come in pairs, a label and its confidence.
         numbers=frozenset(["category_confidence", *names[len(FIXED) + 1 :: 2]]),
         values=lambda row: values(row, attributes, top=top, least=least),
-        status=lambda texts: texts[FIXED.index("status")],
+        status=lambda texts, row: texts[FIXED.index("status")],
     )
 
 

@@ -89,7 +89,7 @@ def print_table(
         sys.stdout.flush()
     except OSError as err:  # `| head`, or a full disk: what a command leaves in files is not to be lost with it
         note(f"the table cannot be shown: {'nobody reads it any more' if err.errno == errno.EPIPE else err.strerror}")
-        _drop(sys.stdout)
+        drop(sys.stdout)
 
 
 def note(message: str, *, quiet: bool = False) -> None:
@@ -101,7 +101,7 @@ def note(message: str, *, quiet: bool = False) -> None:
     try:
         print("\n".join(lines), file=sys.stderr, flush=True)
     except OSError:  # what cannot be told is no reason to lose what was done
-        _drop(sys.stderr)
+        drop(sys.stderr)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -110,7 +110,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and (stream.isatty() or bool(os.environ.get("FORCE_COLOR")))
 
 
-def _drop(stream: TextIO) -> None:
+def drop(stream: TextIO) -> None:
     """Send where there is room what it still holds and what it is given from now on."""
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), stream.fileno())

@@ -359,6 +359,14 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda page: page["categories"][0]["attributes"][0].update(classes=["blue", "blue", "red"]),
         "attribute 'colour' needs classes, each once",
     ),
+    "two attributes of one name": (
+        lambda page: page["categories"][0]["attributes"][1].update(name="colour"),
+        "category 'Shirt' has two attributes of one name: colour, colour",
+    ),
+    "a category of no name": (
+        lambda page: page["categories"][0].update(name="!!!"),
+        "category '!!!' has no letter or digit to name a folder by",
+    ),
     "an offset too few": (
         lambda page: page["categories"][0]["attributes"][0].update(offsets=[0.0]),
         "attribute 'colour' has 1 offsets, 3 classes",

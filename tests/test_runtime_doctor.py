@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from runtime import bundle, doctor, machine
 from runtime.bundle import Verdict
 from runtime.engines import ENGINES
 from runtime.engines.cuda import why_no_gpu
+from runtime.files import sha256_of
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -42,6 +44,30 @@ def test_an_engine_without_its_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("runtime.plans.version_here", lambda name: "1.2.3")
     states = {finding.what: finding.state for finding in doctor.engines()}
     assert states["tensorrt-rtx"] == states["tensorrt"] == "no NVIDIA driver found on this machine"
+
+
+def test_a_bundle_of_plans_alone_is_not_ready_without_a_gpu(
+    bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not why_no_gpu():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr("runtime.engines.EngineKind.installed", lambda kind: True)
+    folder = tmp_path / "shirt"
+    shutil.copytree(bundle_folder, folder)
+    page = bundle.load(folder)
+    plan = msgspec.structs.replace(
+        page.artifacts[0],
+        file="model.plan",
+        sha256=sha256_of(next(folder.glob("model.*.onnx"))),
+        engines=("tensorrt",),
+        profile=bundle.Profile(),
+        verdicts=(bundle.Verdict(engine="tensorrt", state="passed"),),
+    )
+    next(folder.glob("model.*.onnx")).rename(folder / "model.plan")
+    bundle.save(folder, msgspec.structs.replace(page, artifacts=(plan,)))
+    found = doctor.bundle_here("shirt", folder)
+    assert found.state == f"model.plan: {why_no_gpu()}"
+    assert "export.build" in found.remedy
 
 
 def test_an_extra_that_is_missing_comes_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:

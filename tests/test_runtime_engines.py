@@ -181,7 +181,7 @@ def test_a_call_that_was_interrupted_costs_the_next_one_nothing(graph: Path, str
 def test_photos_of_another_size_or_type_are_no_input(graph: Path, cpu_engine: str, streams: int) -> None:
     with opened(cpu_engine, graph, streams=streams) as entered:
         for images_BHWC in (noise(2)[:, :1, :1], noise(2)[..., :1], noise(2).astype(np.float32)):
-            with pytest.raises(Exception, match=r"(?i)invalid|unexpected|^assert|^$"):  # each engine's own words
+            with pytest.raises(Exception, match=r"(?i)invalid|unexpected|for uint8"):  # each engine's own words
                 entered.infer(images_BHWC)
         assert entered.infer(noise(2))["features"].shape == (2, 3)
 

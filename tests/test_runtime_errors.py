@@ -51,6 +51,24 @@ def interrupted_while_loading() -> int:
     return DONE
 
 
+def test_a_command_that_nobody_reads_any_more_is_done() -> None:
+    code = """if True:
+        import sys
+        from runtime.errors import exit_code
+        def command():
+            sys.stdin.read()
+            print("x" * 100000)
+            return 1
+        raise SystemExit(exit_code(command))"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=20) == DONE
+
+
 @pytest.mark.usefixtures("hearing")
 def test_ctrl_c_is_told_as_such_also_where_a_library_makes_another_error_of_it(
     capsys: pytest.CaptureFixture[str],

@@ -153,6 +153,13 @@ def test_a_tiff_is_turned_upright_too(tmp_path: Path, orientation: int) -> None:
     assert difference(images.decode(tmp_path / "turned.tif"), upright_HWC) == 0
 
 
+def test_lab_colours_are_refused_since_opencv_gives_others(tmp_path: Path) -> None:
+    path = tmp_path / "lab.tif"
+    Image.new("LAB", (8, 8), (128, 200, 60)).save(path)
+    with pytest.raises(PhotoError, match="its colours are CIELAB"):
+        images.decode(path)
+
+
 def test_cmyk_gives_the_colours_that_pillow_sees_in_it(tmp_path: Path) -> None:
     Image.fromarray(quarters()).convert("CMYK").save(tmp_path / "print.jpg", quality=95, subsampling=0)
     with Image.open(tmp_path / "print.jpg") as photo:
@@ -360,5 +367,5 @@ def test_a_name_that_no_file_can_have_is_refused() -> None:
 def test_a_file_too_large_for_a_photo_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(images.LARGEST_FILE_BYTES + 1)  # sparse: it takes no room
-    with pytest.raises(PhotoError, match="larger than 1024 MiB"):
+    with pytest.raises(PhotoError, match="larger than 256 MiB"):
         images.decode(tmp_path / "huge.jpg")

@@ -27,7 +27,7 @@ def test_files_of_a_folder_that_are_not_named_like_photos_are_told_but_hidden_on
     left_out: list[str] = []
     found = inputs.find_names([tmp_path], leave_out=left_out.append)
     assert [Path(name).name for name in found] == ["a.jpg", "b.PNM"]
-    assert [Path(name).name for name in left_out] == ["c.jpg.bak", "notes.odt"]
+    assert [Path(name).name for name in left_out] == ["notes.odt", "c.jpg.bak"]
 
 
 def test_a_file_named_outright_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
@@ -135,6 +135,36 @@ def test_links_to_folders_are_followed_and_those_that_lead_back_are_not(tmp_path
         images.decode(Path(found[1]))
 
 
+def test_folders_that_all_lead_to_each_other_are_searched_once_each(tmp_path: Path) -> None:
+    for index in range(12):
+        (tmp_path / str(index)).mkdir()
+        (tmp_path / str(index) / "p.jpg").touch()
+        for other in range(12):
+            (tmp_path / str(index) / f"l{other}").symlink_to(tmp_path / str(other))
+    found = inputs.find_names([tmp_path])
+    assert len(found) == 12
+    assert len({os.path.realpath(name) for name in found}) == 12
+
+
+def test_a_folder_is_searched_as_deep_as_a_path_may_be(tmp_path: Path) -> None:
+    before, depth = Path.cwd(), 1300
+    os.chdir(tmp_path)
+    try:
+        for _ in range(depth):
+            Path("d").mkdir()
+            os.chdir("d")
+        Path("a.jpg").touch()
+    finally:
+        os.chdir(before)
+    try:
+        (name,) = inputs.find_names([tmp_path])
+        assert name.endswith("/d" * depth + "/a.jpg")
+    finally:  # too deep for shutil, which clears up after the tests
+        os.unlink(f"{tmp_path}{'/d' * depth}/a.jpg")  # noqa: PTH108
+        for level in range(depth, 0, -1):
+            os.rmdir(f"{tmp_path}{'/d' * level}")  # noqa: PTH106
+
+
 def test_a_folder_that_may_not_be_searched_is_a_row_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,3 +189,15 @@ def test_a_folder_named_like_a_photo_is_searched(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "folder.jpg" / "a.jpg").touch()
     assert inputs.find([tmp_path]) == [tmp_path / "folder.jpg" / "a.jpg"]
+
+
+def test_a_list_may_begin_with_a_byte_order_mark_and_leads_where_its_names_lead(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    listed = tmp_path / "list.txt"
+    names = [f"{tmp_path}/./x.jpg", f"{tmp_path}/link/../y.jpg", f"{tmp_path}/one\u2028two.jpg"]
+    listed.write_text("\ufeff" + "\r\n".join(names))
+    assert set(inputs.find_names([listed])) == {f"{tmp_path}/x.jpg", names[1], names[2]}
+    listed.write_text("a.jpg", encoding="utf-16")
+    with pytest.raises(UserError, match=r"list\.txt is not UTF-8 text\nsave it as UTF-8"):
+        inputs.find_names([listed])

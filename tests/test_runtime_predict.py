@@ -112,6 +112,25 @@ def test_folders_named_after_categories_say_what_their_photos_show(
     assert rows["boot/green.jpg"]["sole"] and not rows["boot/green.jpg"]["kind"]
 
 
+def test_a_folder_s_name_counts_also_where_the_command_is_run_in_it(
+    make_photo: Callable[..., Path], fleet_root: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_photo(tmp_path / "Shirt" / "blue.jpg", "blue")
+    monkeypatch.chdir(tmp_path / "Shirt")
+    for given in (".", "blue.jpg", "../Shirt"):
+        assert run(given, "--bundles", fleet_root, "--out", out, "--quiet") == 0
+        assert (table(out)[0]["category"], table(out)[0]["routed_from"]) == ("Shirt", "")
+
+
+def test_of_two_bundles_of_one_category_it_is_told_which_answers(
+    photos: Path, fleet_root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a-shirt", "shirt"):
+        shutil.copytree(fleet_root / "shirt", tmp_path / "two" / name)
+    assert run(photos, "--bundles", tmp_path / "two", "--category", "Shirt", "--out", out) == 0
+    assert "Shirt is served by a-shirt and by shirt: a-shirt answers\n" in capsys.readouterr().err
+
+
 def test_without_a_router_a_photo_in_no_such_folder_is_skipped(
     make_photo: Callable[..., Path], fleet_root: Path, out: Path, tmp_path: Path
 ) -> None:
@@ -361,6 +380,29 @@ def test_a_submission_has_every_id_and_says_on_stderr_which_have_no_answer(
     )
 
 
+def test_a_submission_gone_on_with_counts_as_one_that_was_never_stopped(
+    make_listing: Callable[..., Path], fleet_root: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = make_listing("3,Shirt,blue", "4,Shirt,red", "5,Shirt,red", "6,Shirt,red")
+    options = ("--bundles", fleet_root, "--out", out, "--format", "challenge", "--quiet", "--batch", "1")
+    doubtful = ("--listing", listing, "--min-confidence", "1", *options)
+    assert run(tmp_path / "named", *doubtful) == 0
+    whole = out.read_bytes()
+    assert whole.count(b"dummy_value") == 4 * 10
+    write = output.Unfinished.write
+
+    def failing(unfinished: output.Unfinished, row: Row) -> None:
+        if unfinished.rows == 2:
+            raise UserError("stopped")
+        write(unfinished, row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output.Unfinished, "write", failing)
+        assert run(tmp_path / "named", *doubtful) == 2
+    assert run(tmp_path / "named", *doubtful, "--resume") == 0
+    assert out.read_bytes() == whole
+
+
 def test_a_category_that_no_bundle_serves_is_exit_code_1_of_a_submission_and_0_of_a_table(
     make_listing: Callable[..., Path], fleet_root: Path, tmp_path: Path, out: Path
 ) -> None:
@@ -412,11 +454,23 @@ MISTAKES = {
     "a submission without a listing": ("{tmp}/photos --format challenge", r"--format challenge needs to know the ids"),
     "a table over its own listing": (
         "{tmp}/photos --listing {tmp}/test.csv --out {tmp}/empty/../test.csv",
-        r"--out {tmp}/empty/\.\./test\.csv is the listing itself$",
+        r"--out {tmp}/empty/\.\./test\.csv is one of the inputs$",
     ),
     "a table over its own input": (
-        "{tmp}/none.csv --out {tmp}/empty/../none.csv",
-        r"--out {tmp}/empty/\.\./none\.csv is one of the inputs$",
+        "{tmp}/test.csv --out {tmp}/empty/../test.csv",
+        r"--out {tmp}/empty/\.\./test\.csv is one of the inputs$",
+    ),
+    "a table over a photo that a list names": (
+        "{tmp}/list.txt --out {tmp}/photo.csv",
+        r"--out {tmp}/photo\.csv is one of the inputs$",
+    ),
+    "a page over a photo that a pattern finds": (
+        "{tmp}/p*.html --report {tmp}/page.html",
+        r"--report {tmp}/page\.html is one of the inputs$",
+    ),
+    "a page over the listing": (
+        "{tmp}/photos --listing {tmp}/page.html --report {tmp}/page.html",
+        r"--report {tmp}/page\.html is one of the inputs$",
     ),
     "a table over a photo": (
         "{tmp}/photos --out {tmp}/photos/red.jpg",
@@ -465,6 +519,9 @@ def test_a_mistake_is_one_clear_line_exit_code_2_and_no_table(
     (tmp_path / "empty.csv").mkdir()
     (tmp_path / "fleet").symlink_to(fleet_root)
     (tmp_path / "test.csv").write_text("id,Category\n1,Shirt\n")
+    (tmp_path / "page.html").write_text("id,Category\n1,Shirt\n")
+    shutil.copy(tmp_path / "photos" / "red.jpg", tmp_path / "photo.csv")
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/photo.csv\n")
     out.parent.mkdir()
     out.write_text("an earlier table")
     before = sorted(tmp_path.rglob("*"))
@@ -478,6 +535,12 @@ def test_a_mistake_is_one_clear_line_exit_code_2_and_no_table(
     assert len(more) <= 1  # what to type next
     assert sorted(tmp_path.rglob("*")) == before
     assert out.read_text() == "an earlier table"
+
+
+def test_an_empty_name_is_not_the_folder_that_happens_to_be_here(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        run("")
+    assert "an empty name is no folder: the one here is called ." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batch", ["0", "-3"])
@@ -573,10 +636,10 @@ def test_an_artifact_that_the_engine_cannot_open_is_one_line(
 def test_an_engine_that_fails_in_the_middle_keeps_the_rows_before_it(
     photos: Path, bundle_folder: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_session, calls = ort.OnnxRuntimeEngine.infer, iter(range(100))
+    run_session = ort.OnnxRuntimeEngine.infer
 
     def failing(engine: ort.OnnxRuntimeEngine, images_BHWC: np.ndarray) -> dict[str, np.ndarray]:
-        if next(calls) == 2:
+        if images_BHWC[0, 0, 0].argmax() == 0:  # the red one, which is the last
             raise RuntimeError("bad allocation\nof 3 GB")
         return run_session(engine, images_BHWC)
 

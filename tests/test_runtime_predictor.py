@@ -14,12 +14,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from runtime import images
-from runtime.bundle import Artifact, Bundle, Verdict, load
+from runtime.bundle import Artifact, Bundle, Verdict, load, save
 from runtime.engines import ENGINES
 from runtime.errors import UserError
+from runtime.files import sha256_of
 from runtime.headers import PhotoError
 from runtime.predictor import Predictor, choose, decide
 
@@ -177,8 +180,45 @@ def test_what_is_no_list_of_photos_is_refused(bundle_folder: Path, tmp_path: Pat
         for photo in ("a.jpg", tmp_path / "a.jpg"):
             with pytest.raises(UserError, match=r"^photos are given as a list, got .+\npass it as: \['.*a\.jpg'\]$"):
                 predictor(photo)  # type: ignore[arg-type]
-        with pytest.raises(UserError, match=r"^top_k must be 1 or more, got 0$"):
+        with pytest.raises(UserError, match=r"^top_k must be a whole number, 1 or more, got 0$"):
             predictor([], top_k=0)
+
+
+@pytest.mark.parametrize("what", ["an output less", "a class more", "no number"])
+def test_a_graph_that_does_not_fit_its_page_is_told_and_answers_nothing(
+    bundle_folder: Path, make_graph: Callable[..., Path], tmp_path: Path, cpu_engine: str, what: str
+) -> None:
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "shirt"))
+    page = load(folder)
+    made = {attribute.output: dict.fromkeys(attribute.classes, "R") for attribute in page.categories[0].attributes}
+    if what == "an output less":
+        made.popitem()
+    if what == "a class more":
+        made["colour"]["more"] = "B"
+    graph = make_graph(folder / "new.onnx", made)
+    if what == "no number":
+        model = onnx.load(graph)
+        (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == "weight_0")
+        weight.CopyFrom(numpy_helper.from_array(np.full(tuple(weight.dims), np.nan, np.float32), weight.name))
+        onnx.save(model, graph)
+    artifact = msgspec.structs.replace(
+        page.artifacts[0], file=graph.name, sha256=sha256_of(graph), bytes=graph.stat().st_size
+    )
+    save(folder, msgspec.structs.replace(page, artifacts=(artifact,)))
+    said = {
+        "an output less": "has no output 'warmth', which its page names",
+        "a class more": r"answers colour with \[1, 4\] where its page has 3 classes",
+        "no number": "answers colour with what is no number",
+    }
+    refused = rf"^new\.onnx of bundle 'shirt' {said[what]}\nrebuild it with: "
+    with Predictor.open(folder, engine=cpu_engine) as predictor, pytest.raises(UserError, match=refused):
+        predictor([np.zeros((16, 16, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("photos", [None, 5, [None], [5], b"a.jpg"])
+def test_what_is_no_photo_is_refused(bundle_folder: Path, photos: object) -> None:
+    with Predictor.open(bundle_folder) as predictor, pytest.raises(UserError, match=r" given as .+, got "):
+        predictor(photos)  # type: ignore[arg-type]
 
 
 def test_of_several_photos_the_one_that_cannot_be_read_is_named(

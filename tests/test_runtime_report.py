@@ -47,6 +47,18 @@ def test_each_photo_is_small_beside_its_answers(tmp_path: Path, make_photo: Call
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
 
 
+def test_a_page_named_by_a_link_is_written_where_it_leads_and_a_pipe_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "there.html").write_text("old")
+    (tmp_path / "link.html").symlink_to(tmp_path / "there.html")
+    report.check_writable(tmp_path / "link.html")
+    written(tmp_path / "link.html", [])
+    assert (tmp_path / "link.html").is_symlink()
+    assert "<script" in (tmp_path / "there.html").read_text()
+    os.mkfifo(tmp_path / "pipe.html")
+    with pytest.raises(UserError, match=r"^cannot write \S+pipe\.html: not a file"):
+        report.check_writable(tmp_path / "pipe.html")
+
+
 def test_a_photo_larger_than_the_run_allows_is_not_decoded_for_the_page_either(
     tmp_path: Path, make_photo: Callable[..., Path]
 ) -> None:

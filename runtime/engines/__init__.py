@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,10 @@ from runtime.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Self
+
+
+# ONNX Runtime 1.32 began to tell its makers what it runs; it asks this before it is loaded, and nothing later stops it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class Engine(Protocol):

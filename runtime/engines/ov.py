@@ -107,7 +107,8 @@ class OpenVinoEngine:
 
         assert self._model is not None, "infer() outside `with`"
         # Written into an array of ours, one number a photo would do for all its pixels.
-        assert images_BHWC.shape[1:] == self._shape[1:] and images_BHWC.dtype == np.uint8
+        if images_BHWC.shape[1:] != self._shape[1:] or images_BHWC.dtype != np.uint8:
+            raise ValueError(f"{images_BHWC.dtype} {list(images_BHWC.shape)} for uint8 {list(self._shape)}")
         count = len(images_BHWC)
         answers = {name: np.empty((count, *shape[1:]), np.float32) for name, shape in self._shapes.items()}
         if self._options.streams > 1:

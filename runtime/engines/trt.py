@@ -67,7 +67,8 @@ class TensorRtEngine:
 
         assert self._context is not None, "infer() outside `with`"
         images = self._buffers["images"]
-        assert images_BHWC.shape[1:] == images.host.shape[1:] and images_BHWC.dtype == images.host.dtype
+        if images_BHWC.shape[1:] != images.host.shape[1:] or images_BHWC.dtype != images.host.dtype:
+            raise ValueError(f"{images_BHWC.dtype} {list(images_BHWC.shape)} for uint8 {list(images.host.shape)}")
         largest, total = len(images.host), len(images_BHWC)
         answers = {name: np.empty((total, *self._buffers[name].host.shape[1:]), np.float32) for name in self.outputs}
         for start in range(0, total, largest):
