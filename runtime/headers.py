@@ -376,7 +376,9 @@ def _jp2(content: bytes) -> Header:
     return Header(format="JPEG 2000", width=right - left, height=bottom - top, bits=bits)
 
 
-_PNM = rb"P([1-6])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:(?:\s+|#[^\n]*\n)+(\d{1,5}))?\s"
+# Blanks and remarks, one at a time: of runs of blanks there would be as many readings as ways to part them.
+_BETWEEN = rb"(?:\s|#[^\n]*\n)+"
+_PNM = rb"P([1-6])%(b)b(\d{1,9})%(b)b(\d{1,9})(?:%(b)b(\d{1,5}))?\s" % {b"b": _BETWEEN}
 
 
 def _pnm(content: bytes) -> Header:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -351,6 +352,15 @@ def test_a_pipe_named_like_a_photo_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(PhotoError, match="not a regular file"):
         images.decode(tmp_path / "pipe.jpg")
+
+
+def test_blanks_without_end_in_a_header_are_read_at_once(tmp_path: Path) -> None:
+    # A pattern of runs of blanks would try every way to part them: with 30 of them for a minute, with 40 for a day.
+    (tmp_path / "a.pnm").write_bytes(b"P4\n" + 4000 * b" \n" + b"# remark\n" + 4000 * b" ")
+    started = time.perf_counter()
+    with pytest.raises(PhotoError, match="damaged: it does not say its size"):
+        images.decode(tmp_path / "a.pnm")
+    assert time.perf_counter() - started < 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no such files")
