@@ -45,6 +45,7 @@ def rendered(readme: str) -> str:
         "graphs": graphs,
         "int8": int8,
         "gpu": gpu,
+        "memory": memory,
     }
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -159,6 +160,22 @@ def gpu() -> str:
     for way in found["training"]:
         lines.append(f"| train, phase {way['phase']}, {way['what']} | {way['batch']} | {way['photos_per_s']:.0f} | |")
     header = (found["card"], "batch", "photos/s", "of the card's rate")
+    return _table(header, lines) + f"\n[file](benchmarks/results/{path.name})\n"
+
+
+def memory() -> str:
+    """What predict holds in memory, for one and for five categories."""
+    path = sorted(RESULTS.glob("memory_*_????-??-??.json"))[-1]
+    found = json.loads(path.read_text())["found"]
+    engines = list(dict.fromkeys(one["engine"] for one in found))
+    held = {(one["categories"], one["engine"]): one for one in found}
+    lines = [
+        f"| {what} | {held[what, engines[0]]['graphs_mb']} | "
+        + " | ".join(str(held[what, engine]["resident_mb"]) for engine in engines)
+        + " |"
+        for what in dict.fromkeys(one["categories"] for one in found)
+    ]
+    header = ("categories", "graphs, MB", *(f"{engine}, MB" for engine in engines))
     return _table(header, lines) + f"\n[file](benchmarks/results/{path.name})\n"
 
 

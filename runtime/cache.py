@@ -8,8 +8,12 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runtime.files import refuse_pipe, replace_file
+from runtime.files import refuse_pipe, replacing
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LARGEST = 2 << 30
 """Bytes of one kind; what was not asked for the longest goes first."""
@@ -27,18 +31,20 @@ def read(kind: str, made_of: Sequence[object]) -> bytes | None:
     path = _path(kind, made_of)
     try:
         refuse_pipe(path)
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            digest, kept = file.read(DIGEST_BYTES), file.read()
         os.utime(path)
     except OSError:
         return None
-    digest, kept = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     return kept if hashlib.sha256(kept).digest() == digest else None
 
 
-def write(kind: str, made_of: Sequence[object], content: bytes) -> None:
+def write(kind: str, made_of: Sequence[object], content: Buffer) -> None:
     """Keep it for the next time, if there is room and leave to; then make room for what comes."""
     with suppress(OSError):
-        replace_file(_path(kind, made_of), hashlib.sha256(content).digest() + content)
+        with replacing(_path(kind, made_of)) as beside, beside.open("wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
         files = sorted(folder(kind).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         total = 0
         for path in files:

@@ -152,7 +152,7 @@ class OpenVinoEngine:
             with suppress(RuntimeError):
                 return _core().import_model(found, "CPU", settings)
         compiled = _core().compile_model(self._model, "CPU", settings)
-        cache.write("openvino", made_of, compiled.export_model().getvalue())
+        cache.write("openvino", made_of, compiled.export_model().getbuffer())
         return compiled
 
     def _request(self, handle: openvino.InferRequest) -> Request:
