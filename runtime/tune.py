@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 COLUMNS = ("artifact", "engine", "streams", "batch", "images/s", "of the fastest")
 # A first look at each way, then the best of them in turns: a machine that slows down slows all of them.
 LOOK_S, LOOK_RUNS = 0.6, 3
+# A way that is so much slower than the best before it is not looked at twice.
+HOPELESS = 0.6
 FINALISTS, NEAR = 4, 0.85
 ROUNDS = 5
-# Of each worker in a row: the last of them end a little apart.
-CALLS = 4
+# Of each worker in a row, of a network that takes its time one: the last of them end a little apart.
+CALLS, CALLS_S = 4, 0.3
 
 
 def parser() -> argparse.ArgumentParser:
@@ -114,16 +116,17 @@ def tune(args: argparse.Namespace) -> int:
 def tune_one(folder: Path, *, quiet: bool) -> None:
     """Find the fastest way for one bundle, print what was tried and keep the winner."""
     page = bundle.verify(folder)
-    faithful = list(passed(folder, page))
+    # The likely best first: others are held against them.
+    faithful = sorted(passed(folder, page), key=lambda found: -(found[1].images_per_s or 0.0))
     if not faithful:
         raise UserError(f"no artifact of {folder} passes here\nsee why with: python -m export.verify {folder}")
     ways = [way for artifact, verdict in faithful for way in ways_of(page, artifact, verdict)]
     photos = Photos(paths=_photos(folder, page), spec=page.preprocess)
     with progress(page.slug, len(ways) + ROUNDS, quiet=quiet) as advance:
-        timed = []
+        timed: list[Timed] = []
         for way in ways:
             advance.tell(f"{way.artifact.precision} on {way.engine}")
-            timed.append(look(folder, way, photos))
+            timed.append(look(folder, way, photos, best=max((each.rate for each in timed), default=0.0)))
             advance(1)
         advance.tell("the best in turns")
         finals = compare(folder, finalists(timed), photos, advance=lambda: advance(1))
@@ -161,14 +164,16 @@ def ways_of(page: Bundle, artifact: Artifact, verdict: Verdict) -> Iterator[Way]
             yield Way(artifact=artifact, engine=verdict.engine, hint=verdict.hint, streams=at_once, batch=batch)
 
 
-def look(folder: Path, way: Way, photos: Photos) -> Timed:
-    """Time one way alone, for a moment."""
+def look(folder: Path, way: Way, photos: Photos, *, best: float) -> Timed:
+    """Time one way alone, for a moment, and for less where it is far from the best so far."""
     timed = Timed(way=way)
     with way.opened(folder) as engine:
-        rate(engine, way, photos)  # what is only done once
+        engine.infer(photos.batch(way.batch))  # what is only done once
         started = time.perf_counter()
         while len(timed.rates) < LOOK_RUNS or time.perf_counter() - started < LOOK_S:
             timed.rates.append(rate(engine, way, photos))
+            if timed.rate < HOPELESS * best:
+                break
     return timed
 
 
@@ -208,11 +213,17 @@ def rate(engine: Engine, way: Way, photos: Photos) -> float:
         with turns:
             engine.infer(batch_BHWC)
 
-    with ThreadPoolExecutor(workers) as pool:
+    def seconds(calls: int) -> float:
         started = time.perf_counter()
-        for done in [pool.submit(answer) for _ in range(CALLS * workers)]:
+        for done in [pool.submit(answer) for _ in range(calls * workers)]:
             done.result()
-        return CALLS * workers * way.batch / (time.perf_counter() - started)
+        return time.perf_counter() - started
+
+    with ThreadPoolExecutor(workers) as pool:
+        first = seconds(1)
+        if first > CALLS_S:
+            return workers * way.batch / first
+        return CALLS * workers * way.batch / seconds(CALLS)
 
 
 def row(timed: Timed, best: Timed) -> list[str]:
