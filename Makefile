@@ -2,7 +2,7 @@
 PYTHON ?= python
 DEMO := build/demo
 
-.PHONY: demo test test-slow fuzz lint bench bench-full bench-export scale shipped
+.PHONY: demo test test-slow fuzz lint bench bench-check bench-full bench-peers bench-export scale shipped
 
 demo:  ## train, export and predict on the example data: some ten minutes on two cores, the training cut short
 	$(PYTHON) -m train.fit --data examples/clothing --max-steps 90 --out $(DEMO)/checkpoints
@@ -30,8 +30,15 @@ lint:
 bench:
 	$(PYTHON) -m pytest benchmarks/ --benchmark-only
 
+bench-peers:  ## Optimum, for the benchmarks, in an environment of its own: it asks for other versions than the rest
+	$(PYTHON) -m venv .cache/benchmarks/optimum
+	.cache/benchmarks/optimum/bin/pip install "optimum-onnx[onnxruntime]"
+
 bench-full:
 	$(PYTHON) -m pytest benchmarks/ --benchmark-only --full
+
+bench-check:  ## whether this folder's predict is slower than BASE's, the commit before by default: two minutes
+	$(PYTHON) -m benchmarks.check $(or $(BASE),HEAD~1)
 
 bench-export:  ## what export costs and gives, an hour; SOURCE=folder with labels.csv, attributes.csv and images/
 	$(PYTHON) -m benchmarks.reference_export

@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from benchmarks import record, reference_network
-from benchmarks.reference_way import ReferenceWay
+from benchmarks import record
+from benchmarks.networks import CONVNEXT_BASE, ROOT
+from benchmarks.ways.reference import ReferenceWay
 from runtime import images, inputs
 from runtime.errors import DONE, UserError
 from runtime.terminal import Bar, note
@@ -81,15 +82,14 @@ def measure(into: Path) -> int:
     if not torch.cuda.is_available():
         raise UserError("PyTorch finds no NVIDIA GPU here\ntime this machine's processor: pytest benchmarks/")
     load_before = os.getloadavg()[0]
-    home = reference_network.home()
-    reference_network.write(home)
+    CONVNEXT_BASE.write()
     card = torch.cuda.get_device_name()
     body = {
         "card": card,
         "limits": limits(),
-        "end_to_end": end_to_end(home / "checkpoint"),
+        "end_to_end": end_to_end(CONVNEXT_BASE.checkpoint),
         "answering": answering(),
-        "training": training(home / "data"),
+        "training": training(CONVNEXT_BASE.data),
     }
     path = record.keep({"model": "gpu"}, body, full=True, load_before=load_before, into=into, card=card)
     note(f"kept in {path}")
@@ -117,7 +117,7 @@ def end_to_end(checkpoint: Path) -> dict[str, object]:
     import torch
 
     way = ReferenceWay.open(checkpoint, torch.device("cuda"))
-    paths = inputs.find([reference_network.ROOT / "examples" / "photos"])
+    paths = inputs.find([ROOT / "examples" / "photos"])
     for path in paths:  # once untimed
         way.probabilities(way.pixels(path))
     rates = []
@@ -135,7 +135,7 @@ def answering() -> dict[str, object]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = reference_network.seeded().cuda()
+    model = CONVNEXT_BASE.seeded().cuda()
     photos_NCHW = _photos().cuda()
     with torch.inference_mode(), FlopCounterMode(display=False) as counted:
         model(photos_NCHW[:1])
@@ -205,10 +205,10 @@ def _training_rate(table: Table, *, batch: int, half: bool, compiled: bool, phas
             torch.cuda.synchronize()
             moments.append(time.perf_counter())
 
-    preset = sized(reference_network.PRESET)
+    preset = sized(CONVNEXT_BASE.preset)
     config = preset.model
     run = (Run if half else Float32Run)(
-        model=reference_network.seeded().cuda().to(memory_format=torch.channels_last),
+        model=CONVNEXT_BASE.seeded().cuda().to(memory_format=torch.channels_last),
         table=table,
         spec=Preprocess(height=config.size, width=config.size, mean=config.mean, std=config.std),
         preset=preset,
@@ -270,9 +270,9 @@ def _photos() -> torch.Tensor:
     from runtime.bundle import Preprocess
     from train.network import normalise
 
-    config = reference_network.PRESET.model
+    config = CONVNEXT_BASE.preset.model
     spec = Preprocess(height=config.size, width=config.size, mean=config.mean, std=config.std)
-    paths = inputs.find([reference_network.ROOT / "examples" / "clothing" / "train_images"])[:PHOTOS]
+    paths = inputs.find([ROOT / "examples" / "clothing" / "train_images"])[:PHOTOS]
     return normalise(torch.from_numpy(np.stack([images.fit(images.decode(path), spec) for path in paths])), config)
 
 

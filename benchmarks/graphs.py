@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks import record, reference_network
+from benchmarks import record
+from benchmarks.networks import CONVNEXT_BASE, ROOT
 from runtime import bundle, images, inputs
 from runtime.engines import ENGINES, EngineOptions, open_engine
 from runtime.errors import DONE, UserError
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
-ROOT = reference_network.ROOT
 PLAIN, FOLDED, INT8 = "as exported", "all rewrites", "int8"
 FLOAT = {"onnxruntime": "", "openvino": "f32"}
 """The hint with which each engine computes in float32."""
@@ -72,15 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def networks() -> dict[str, Network]:
-    home = reference_network.home()
-    exported = home / "exported" / bundle.slug_of(reference_network.CATEGORY.name)
+    exported = CONVNEXT_BASE.exported
     if not (exported / bundle.PAGE).exists():
         raise UserError(
             "the reference network is not exported yet\nexport it with: python -m benchmarks.reference_export"
         )
     examples = ROOT / "examples"
     return {
-        "convnext_base": Network(checkpoint=home / "checkpoint", bundle=exported, batch=1, rounds=12),
+        "convnext_base": Network(checkpoint=CONVNEXT_BASE.checkpoint, bundle=exported, batch=1, rounds=12),
         "garment": Network(
             checkpoint=examples / "checkpoints" / "garment", bundle=examples / "bundles" / "garment", batch=8, rounds=40
         ),

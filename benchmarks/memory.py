@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import record, reference_network, synthetic, watch
+from benchmarks import record, synthetic, watch
+from benchmarks.networks import CONVNEXT_BASE, random_network
 from runtime import bundle
 from runtime.bundle import Preprocess
 from runtime.engines import ENGINES
@@ -42,12 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(into: Path) -> int:
     """Predict with each and keep the most that each held."""
     load_before = os.getloadavg()[0]
-    home = reference_network.home()
-    reference_network.make(home, ["int8"])
+    home = CONVNEXT_BASE.make(["int8"])
     data = home / "synthetic"
     if not data.exists():
         synthetic.write(data, photos=TRAIN_PHOTOS, test_photos=TEST_PHOTOS)
-    one = home / "bundles" / bundle.slug_of(reference_network.CATEGORY.name)
+    one = CONVNEXT_BASE.bundle
     found = []
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         apart = copies(one, Path(scratch, "apart"))
@@ -57,7 +57,7 @@ def measure(into: Path) -> int:
                 continue
             for what, bundles in (("one", one), ("five, apart", apart), ("five, one backbone", together)):
                 options = ["--bundles", str(bundles), "--engine", engine, "--out", str(Path(scratch, "out.csv"))]
-                named = ["--category", reference_network.CATEGORY.name] if what == "one" else []
+                named = ["--category", CONVNEXT_BASE.category] if what == "one" else []
                 listed = [] if named else ["--listing", str(data / "test.csv")]
                 code, samples = watch.module(
                     "runtime.predict", [str(data / "test_images"), *named, *listed, *options, "--quiet"]
@@ -100,8 +100,8 @@ def joint(home: Path, data: Path) -> Path:
     if (made / "bundles").exists():
         return made / "bundles"
     table = joined(read(data))
-    preset = reference_network.PRESET
-    model = reference_network.random_network([len(attribute.classes) for attribute in table.attributes])
+    preset = CONVNEXT_BASE.preset
+    model = random_network(preset, [len(attribute.classes) for attribute in table.attributes])
     config = preset.model
     page = Checkpoint(
         slug="joint",

@@ -14,10 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Beside this file, which is run by its name.
+from plots import Bar, Part, chart
+
 ROOT = Path(__file__).resolve().parent.parent
+OURS = "facet"
 RESULTS = ROOT / "benchmarks" / "results"
 FIXED = ("image", "category", "category_confidence", "routed_from", "status", "error")
 SHOWN_PHOTOS = 6
+STAGES = ("the networks", "what is lost", "decoding and fitting")
 WAYS = ("as exported", "all rewrites", "int8")
 
 
@@ -28,9 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     readme = ROOT / "README.md"
     before = readme.read_text(encoding="utf-8")
     after = rendered(before)
+    drawn = pictures()
     if args.check:
-        return int(before != after)
+        return int(before != after or any(not path.exists() or path.read_text() != svg for path, svg in drawn.items()))
     readme.write_text(after, encoding="utf-8")
+    for path, svg in drawn.items():
+        path.write_text(svg)
     return 0
 
 
@@ -97,18 +105,69 @@ def ablation() -> str:
 
 
 def speed() -> str:
-    """The latest ratio to the reference's way, for each model measured."""
-    latest: dict[str, dict[str, object]] = {}
+    """Every way beside ours, for each model: the network alone, from folder to table, and how far off it answers."""
+    lines = []
+    for record in _speeds():
+        alone, whole = ({way["way"]: way for way in record["contests"][kind]["ways"]} for kind in ("alone", "whole"))
+        for name, way in alone.items():
+            model = f"[{record['model']}](benchmarks/results/{record['file']})" if name == OURS else ""
+            called = f"**facet**: {way['what']}" if name == OURS else way["what"]
+            rates = [_rate(way), _rate(whole[name]) if name in whole else ""]
+            lines.append(f"| {model} | {called} | {' | '.join(rates)} | {way['answers']['mean_difference']:.0e} |")
+    header = ("model", "way", "network alone, images/s", "folder to table, images/s", "off by")
+    return _table(header, lines)
+
+
+def pictures() -> dict[Path, str]:
+    """The README's plots by their file."""
+    rates: list[Bar] = []
+    for record in _speeds():
+        rates.append(Bar(record["model"]))
+        for way in record["contests"]["alone"]["ways"]:
+            parts = (Part(way["images_per_s"], 0 if way["way"] == OURS else 1),)
+            rates.append(Bar(_short(way), parts, _figure(way["images_per_s"])))
+    stages: list[Bar] = []
+    for name, work in json.loads(_latest("stages").read_text())["works"].items():
+        whole = 1000 / work["images_per_s"]
+        cores = [work["decode_ms"], work["networks_ms"], max(0.0, whole - work["decode_ms"] - work["networks_ms"])]
+        stages.append(Bar(f"{name}: {work['what']}"))
+        parts = tuple(Part(value, shade) for value, shade in zip(cores, (2, 0, 1), strict=True))
+        stages.append(Bar("a photo", parts, f"{whole:.3g} ms"))
+    return {
+        RESULTS / "throughput.svg": chart("Images a second, the network alone", rates),
+        RESULTS / "stages.svg": chart(
+            "Where predict's time goes", stages, ("the networks", "what is lost", "decoding and fitting")
+        ),
+    }
+
+
+def _speeds() -> list[dict[str, Any]]:
+    """The latest figures of each model."""
+    latest: dict[str, dict[str, Any]] = {}
     for path in sorted(RESULTS.glob("*_*_????-??-??.json")):
         record = json.loads(path.read_text()) | {"file": path.name}
-        if "ours_images_per_s" in record:
+        if "contests" in record:
             latest[record["model"]] = record
-    lines = [
-        f"| {name} | {record['what']} | {record['ours_images_per_s']:.1f} | {record['theirs_images_per_s']:.1f} "
-        f"| **{record['ratio']:.1f}x** | {record['machine']} | [file](benchmarks/results/{record['file']}) |"
-        for name, record in latest.items()
-    ]
-    return _table(("model", "artifact", "predict, images/s", "reference's way", "ratio", "machine", "figures"), lines)
+    return [latest[name] for name in sorted(latest)]
+
+
+def _latest(name: str) -> Path:
+    return sorted(RESULTS.glob(f"{name}_*_????-??-??.json"))[-1]
+
+
+def _rate(way: Mapping[str, Any]) -> str:
+    """Images a second; beside it, of another way, how many times as fast ours is."""
+    if way["way"] == OURS:
+        return f"**{_figure(way['images_per_s'])}**"
+    return f"{_figure(way['images_per_s'])} ({way['ours_is_times_as_fast']:.2f}x)"
+
+
+def _figure(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def _short(way: Mapping[str, Any]) -> str:
+    return f"facet, {way['what']}" if way["way"] == OURS else str(way["way"])
 
 
 def graphs() -> str:

@@ -40,64 +40,89 @@ class Agreement:
 
     largest_difference: float
     """Of any class probability of any photo."""
+    mean_difference: float
     labels_agree: float
     """Share of the labels, 0-1."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One artifact on one engine beside the reference's way, over the same photos, in turns."""
+class Result:
+    """What one way reached, in turns with the others."""
+
+    way: str
+    what: str
+    images_per_s: tuple[float, ...]
+    """Of each round."""
+    answers: Agreement
+    """Beside PyTorch's in float32, on the same pixels."""
+    labels_agree: float | None
+    """Share of the labels of its table that are the reference's, where it made one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """The ways to answer one model's photos, ours first."""
 
     model: str
-    precision: str
-    engine: str
-    hint: str
-    artifact: str
-    chosen_by_auto: bool
+    kind: str
+    """`alone`, the network by itself, or `whole`, from folder to table."""
     photos: int
-    batch: int
-    ours_s: tuple[float, ...]
-    """Seconds from folder to table, a round each; the reference's of the same place came just before."""
-    theirs_s: tuple[float, ...]
-    same_pixels: Agreement
-    """The artifact against PyTorch, on our pixels."""
-    same_network: Agreement
-    """Our pixels against the reference's, both through PyTorch."""
-    whole: Agreement
-    """The two ways from photo to answer."""
-    between_photos: float
-    """Largest difference of a probability from one photo to another, in PyTorch: what differences are to be held to."""
+    """Of a turn."""
+    results: Sequence[Result]
+    missing: Mapping[str, str]
+    """The ways that are not installed here, and why."""
+    gop: float
+    """10^9 operations for a photo, a multiplication and an addition counting two."""
+    limits: Sequence[Mapping[str, float]]
+    """The machine's own rates, by their name, measured in each round."""
 
-    @property
-    def what(self) -> str:
-        return f"{self.precision} on {self.engine}"
+    def ratios(self, other: Result) -> list[float]:
+        """Round by round, how many times as fast as the other way ours is."""
+        return [ours / theirs for ours, theirs in zip(self.results[0].images_per_s, other.images_per_s, strict=True)]
 
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Round by round, how many times as fast as the reference's way."""
-        return tuple(theirs / ours for ours, theirs in zip(self.ours_s, self.theirs_s, strict=True))
+    def shares(self) -> dict[str, float]:
+        """Of the rate that the machine has for large products of each precision, what ours reaches: its median."""
+        rates = self.results[0].images_per_s
+        return {
+            name: statistics.median(
+                rate * self.gop / limit[f"{name}_gops"] for rate, limit in zip(rates, self.limits, strict=True)
+            )
+            for name in ("f32", "bf16", "int8")
+        }
 
-    def rates(self, seconds: Sequence[float]) -> list[float]:
-        """Images a second in each round."""
-        return [self.photos / each for each in seconds]
-
-    def line(self) -> str:
-        """The measurement in one line: both rates and their ratio, each the median and, in brackets, its range."""
-        return (
-            f"{self.model}, {self.what}: {_ranged(self.rates(self.ours_s))} images/s, "
-            f"the reference's way {_ranged(self.rates(self.theirs_s))}: {_ranged(self.ratios)} times as fast; "
-            f"{self.whole.labels_agree:.1%} of labels agree"
-        )
+    def lines(self) -> list[str]:
+        """A line a way: its rate and how many times as fast ours is, the median of each and, in brackets, its range."""
+        told = []
+        for result in self.results:
+            beside = "" if result is self.results[0] else f": ours {_ranged(self.ratios(result))} times as fast"
+            near = f"{result.answers.mean_difference:.1e} off, {result.answers.labels_agree:.1%} of labels agree"
+            told.append(f"{result.way}, {_ranged(result.images_per_s)} images/s{beside}; {near}")
+        shares = ", ".join(f"{share:.0%} of {name}" for name, share in self.shares().items())
+        told.append(f"of the machine's rate for large products, ours reaches {shares}")
+        return told + [f"{way}: {why}" for way, why in self.missing.items()]
 
     def summary(self) -> dict[str, object]:
         """What is kept of it: the medians, then everything they were taken from."""
+        ways = [
+            {
+                "way": result.way,
+                "what": result.what,
+                "images_per_s": rounded(statistics.median(result.images_per_s)),
+                "ours_is_times_as_fast": rounded(statistics.median(self.ratios(result))),
+                "range": rounded((min(self.ratios(result)), max(self.ratios(result)))),
+                "answers": rounded(asdict(result.answers)),
+                "labels_agree": rounded(result.labels_agree),
+                "rounds": rounded(result.images_per_s),
+            }
+            for result in self.results
+        ]
         return {
-            "what": self.what,
-            "ours_images_per_s": round(statistics.median(self.rates(self.ours_s)), 3),
-            "theirs_images_per_s": round(statistics.median(self.rates(self.theirs_s)), 3),
-            "ratio": round(statistics.median(self.ratios), 3),
-            "ratio_range": [round(min(self.ratios), 3), round(max(self.ratios), 3)],
-            **{name: rounded(value) for name, value in asdict(self).items()},
+            "photos": self.photos,
+            "gop": rounded(self.gop),
+            "share_of_limit": rounded(self.shares()),
+            "limits": [rounded(dict(limit)) for limit in self.limits],
+            "ways": ways,
+            "missing": dict(self.missing),
         }
 
 
@@ -119,17 +144,16 @@ def main(parser: argparse.ArgumentParser, measure: Callable[[Path], int], argv: 
     return exit_code(lambda: measure(args.out), extra="dev")
 
 
-def save(measurements: Sequence[Measurement], *, full: bool, load_before: float, into: Path = RESULTS) -> Path:
-    """Write one model's file: what a plain `predict` serves at the top, every measurement beneath it.
+def save(contests: Sequence[Contest], *, full: bool, load_before: float, into: Path = RESULTS) -> Path:
+    """Write one model's file: what a tuned `predict` serves, and each contest by its kind.
 
     Args:
         load_before: processes that wanted a core in the minute before the session: more than a few tenths of one,
             and others shared the machine.
     """
-    first = next((found for found in measurements if found.chosen_by_auto), measurements[0]).summary()
-    head = {name: first[name] for name in ("model", "what", "ours_images_per_s", "theirs_images_per_s", "ratio")}
-    found = [measurement.summary() for measurement in measurements]
-    return keep(head, {"measurements": found}, full=full, load_before=load_before, into=into)
+    head = {"model": contests[0].model, "what": contests[0].results[0].what}
+    body = {contest.kind: contest.summary() for contest in contests}
+    return keep(head, {"contests": body}, full=full, load_before=load_before, into=into)
 
 
 def keep(

@@ -2,8 +2,8 @@
 
 python -m benchmarks.reference_export
 
-ConvNeXt-Base at 512 px with five heads, random weights (`reference_network`): at every precision, with a plan for one
-kind of GPU, each artifact judged on every engine here. Kept are the minutes, the memory and the build's own table.
+ConvNeXt-Base at 512 px with five heads, random weights (`networks.py`): at every precision, with a plan for one kind of
+GPU, each artifact judged on every engine here. Kept are the minutes, the memory and the build's own table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import record, reference_network, watch
+from benchmarks import record, watch
+from benchmarks.networks import CONVNEXT_BASE
 from export import table
 from runtime import bundle
 from runtime.bundle import Artifact
@@ -41,18 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(into: Path) -> int:
     """Export it in a process of its own and keep what was found; PARTLY_DONE where it costs more than it may."""
     load_before = os.getloadavg()[0]
-    home = reference_network.home()
-    reference_network.write(home)
-    bundles = home / "exported"
-    shutil.rmtree(bundles, ignore_errors=True)
+    CONVNEXT_BASE.write()
+    shutil.rmtree(CONVNEXT_BASE.exported.parent, ignore_errors=True)
     photos = ["--calibration-photos", str(CALIBRATION_PHOTOS), "--gate-photos", str(GATE_PHOTOS)]
     target = ["--target", TARGET] if ENGINES["tensorrt-rtx"].installed() else []
-    options = [*reference_network.named(home), "--precision", "fp32", "fp16", "int8", *target, *photos]
+    options = [*CONVNEXT_BASE.sources, "--precision", "fp32", "fp16", "int8", *target, *photos]
     started = time.monotonic()
-    code, samples = watch.module("export.build", [*options, "--out", str(bundles)])
+    code, samples = watch.module("export.build", [*options, "--out", str(CONVNEXT_BASE.exported.parent)])
     minutes = (time.monotonic() - started) / 60
     gigabytes = max(sample.resident for sample in samples) * 2**20 / 1e9
-    page = bundle.verify(bundles / bundle.slug_of(reference_network.CATEGORY.name))
+    page = bundle.verify(CONVNEXT_BASE.exported)
     path = record.keep(
         {"model": "export_convnext_base", "minutes": round(minutes, 2), "gigabytes": round(gigabytes, 2)},
         {

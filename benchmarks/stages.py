@@ -23,7 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import record, reference_network
+from benchmarks import networks, record
+from benchmarks.networks import CONVNEXT_BASE
 from runtime import bundle, images, inputs, machine, output, pipeline, table
 from runtime.errors import DONE, PARTLY_DONE
 from runtime.fleet import Fleet
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 LEAST = 0.95
 WORKERS = machine.cores()
-PHOTOS = reference_network.ROOT / "examples" / "photos"
-DEMO = reference_network.ROOT / "examples" / "bundles"
+PHOTOS = networks.ROOT / "examples" / "photos"
+DEMO = networks.ROOT / "examples" / "bundles"
 # Photos and rounds of each work: some ten seconds a round.
 SIZES = {"demo": (800, 9), "convnext_base": (24, 5)}
 
@@ -65,9 +66,8 @@ def measure(into: Path) -> int:
 
 def served() -> dict[str, list[Path]]:
     """The bundles of both works: the shipped ones, router and all, and ConvNeXt-Base, made where it is not there."""
-    home = reference_network.home()
-    reference_network.make(home, ["int8"])
-    return {"demo": list(bundle.find(DEMO).values()), "convnext_base": list(bundle.find(home / "bundles").values())}
+    CONVNEXT_BASE.make(["int8"])
+    return {"demo": list(bundle.find(DEMO).values()), CONVNEXT_BASE.name: [CONVNEXT_BASE.bundle]}
 
 
 def stages(name: str, bundles: Sequence[Path]) -> dict[str, object]:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from benchmarks import record, tasks
 from benchmarks.graphs import FLOAT
+from benchmarks.networks import ROOT
 from benchmarks.reference_export import figures
-from benchmarks.reference_network import ROOT
 from export import table
 from runtime import bundle
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code

@@ -1,102 +1,120 @@
-"""The two works that are timed: a network, its artifacts, and a folder of photos."""
+"""The works that are timed: a network, its weights and its bundle, and the photos of a turn."""
 
-# N photos, H height, W width, C channels, K classes of one attribute
+# N photos, H height, W width, C channels
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from benchmarks.networks import CACHE, CONVNEXT_ATTO, CONVNEXT_BASE, ROOT, Network
+from runtime import images, inputs
 
-from benchmarks import reference_network
-from benchmarks.reference_network import ROOT
-from benchmarks.reference_way import ReferenceWay
-from export.evidence import spread
-from runtime import bundle, images, inputs
-from train import data
+if TYPE_CHECKING:
+    import numpy as np
+
+    from train.checkpoint import Checkpoint
 
 EXAMPLES = ROOT / "examples"
 DEMO = "garment"
+# What every way must answer alike, photos as the runtime reads them, before a clock starts.
+COMPARED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One network to time, and what PyTorch answers for its photos on either pixel path."""
+    """One network to time, every way from the same weights."""
 
-    model: str
+    name: str
+    checkpoint: Path
     bundle: Path
-    category: str
-    folder: Path
-    """Its photos, and nothing else."""
-    reference: ReferenceWay
-    rounds: int
+    made: Path
+    """Where the ways keep what they make of the checkpoint."""
+    batch: int
+    """Photos at a time, of the ways that take several."""
+    alone: int
+    """Photos that the network alone answers in a turn."""
+    whole: int
+    """Photos from folder to table in a turn: some seconds of the slowest way."""
+    whole_full: int
+    """The same with --full: 200 over its rounds."""
 
     @cached_property
-    def paths(self) -> list[Path]:
-        return inputs.find([self.folder])
+    def page(self) -> Checkpoint:
+        from train import checkpoint
+
+        return checkpoint.read(self.checkpoint)
 
     @cached_property
-    def pixels(self) -> np.ndarray:
-        """The photos as the runtime makes them: uint8 RGB, 0-255, of the network's size."""
-        spec = self.reference.page.preprocess
-        return np.stack([images.fit(images.decode(path), spec) for path in self.paths])
+    def gop(self) -> float:
+        """10^9 operations of its linear layers for a photo, as the graph in the bundle has them."""
+        import onnx
 
-    @cached_property
-    def on_our_pixels(self) -> dict[str, np.ndarray]:
-        """PyTorch's probabilities [N, K] by attribute, for the runtime's pixels."""
-        return self._eager(self.pixels)
+        from export.graph import checked
+        from export.work import multiplications
 
-    @cached_property
-    def on_their_pixels(self) -> dict[str, np.ndarray]:
-        """PyTorch's probabilities [N, K] by attribute, for Pillow's pixels."""
-        return self._eager(np.stack([self.reference.pixels(path) for path in self.paths]))
+        path = next(self.bundle.glob("model.*.onnx"))
+        return 2 * sum(multiplications(checked(onnx.load(path))).values()) / 1e9
 
-    def _eager(self, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
-        rows = [self.reference.probabilities(photo_HWC) for photo_HWC in photos_NHWC]
-        names = [attribute.output for attribute in self.reference.page.attributes]
-        return {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    @property
+    def size(self) -> int:
+        return self.page.preprocess.height
+
+    @property
+    def outputs(self) -> list[str]:
+        return [attribute.output for attribute in self.page.attributes]
+
+    def pixels(self, count: int) -> np.ndarray:
+        """So many photos as the runtime makes them: uint8 RGB [N, H, W, 3], 0-255, of the network's size."""
+        import numpy as np
+
+        found = inputs.find([EXAMPLES / "photos"])
+        fitted = [images.load(path, self.page.preprocess) for path in found[:count]]
+        return np.stack([fitted[index % len(fitted)] for index in range(count)])
 
 
-def demo(scratch: Path, *, full: bool) -> Work:
-    """The shipped Garment model: 224 px, over validation photos of examples/clothing."""
-    checkpoint, bundle = EXAMPLES / "checkpoints" / DEMO, EXAMPLES / "bundles" / DEMO
-    table = data.read(EXAMPLES / "clothing", names=[DEMO])[0]
-    paths = [table.paths[row] for row in table.rows("val")]
+def demo() -> Work:
+    """The shipped Garment model: MobileNetV2 at 224 px, two heads, trained."""
     return Work(
-        model="demo",
-        bundle=bundle,
-        category=table.name,
-        folder=_copied(spread(paths, len(paths) if full else 96), scratch),
-        reference=ReferenceWay.open(checkpoint),
-        rounds=15 if full else 7,
+        name="demo",
+        checkpoint=EXAMPLES / "checkpoints" / DEMO,
+        bundle=EXAMPLES / "bundles" / DEMO,
+        made=CACHE / "demo",
+        batch=8,
+        alone=64,
+        whole=48,
+        whole_full=40,
     )
 
 
-def convnext_base(scratch: Path, *, full: bool) -> Work:
-    """The reference system's network: ConvNeXt-Base at 512 px with five heads, over photos of examples/photos."""
-    # In a process of its own: what exporting loads and holds is gone before the clock starts.
-    command = [sys.executable, "-m", "benchmarks.reference_network", "--precision", "int8", *["fp32"] * full]
-    home = Path(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
+def convnext_base() -> Work:
+    """The reference system's network: ConvNeXt-Base at 512 px with five heads."""
+    return _random(CONVNEXT_BASE, batch=4, alone=4, whole=4, whole_full=40)
+
+
+def convnext_atto() -> Work:
+    """A small network: ConvNeXt-atto at 224 px with three heads."""
+    return _random(CONVNEXT_ATTO, batch=8, alone=64, whole=48, whole_full=40)
+
+
+WORKS: dict[str, Callable[[], Work]] = {
+    "demo": demo,
+    "convnext_base": convnext_base,
+    "convnext_atto": convnext_atto,
+}
+
+
+def _random(network: Network, *, batch: int, alone: int, whole: int, whole_full: int) -> Work:
     return Work(
-        model="convnext_base",
-        bundle=home / "bundles" / bundle.slug_of(reference_network.CATEGORY.name),
-        category=reference_network.CATEGORY.name,
-        folder=_copied(spread(inputs.find([EXAMPLES / "photos"]), 8 if full else 4), scratch),
-        reference=ReferenceWay.open(home / "checkpoint"),
-        rounds=5 if full else 3,
+        name=network.name,
+        checkpoint=network.checkpoint,
+        bundle=network.bundle,
+        made=network.home / "peers",
+        batch=batch,
+        alone=alone,
+        whole=whole,
+        whole_full=whole_full,
     )
-
-
-WORKS: dict[str, Callable[..., Work]] = {"demo": demo, "convnext_base": convnext_base}
-
-
-def _copied(paths: Sequence[Path], folder: Path) -> Path:
-    for path in paths:
-        shutil.copy(path, folder)
-    return folder

@@ -1,69 +1,67 @@
-"""A measurement's figures, its line and its file."""
+"""A contest's figures, its lines and its file."""
+
+from __future__ import annotations
 
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks import record
-from benchmarks.record import Agreement, Measurement
+from benchmarks.record import Agreement, Contest, Result
 
-SAME = Agreement(largest_difference=0.001, labels_agree=1.0)
-FOUND = Measurement(
+SAME = Agreement(largest_difference=0.001, mean_difference=0.0001, labels_agree=1.0)
+OURS = Result(way="facet", what="int8 on openvino bf16", images_per_s=(10.0, 5.0, 2.5), answers=SAME, labels_agree=1.0)
+THEIRS = Result(way="reference", what="PyTorch", images_per_s=(2.5, 2.5, 0.25), answers=SAME, labels_agree=None)
+FOUND = Contest(
     model="demo",
-    precision="int8",
-    engine="onnxruntime",
-    hint="float",
-    artifact="model.int8.12345678.onnx",
-    chosen_by_auto=False,
+    kind="alone",
     photos=10,
-    batch=16,
-    ours_s=(1.0, 2.0, 4.0),
-    theirs_s=(4.0, 4.0, 40.0),
-    same_pixels=SAME,
-    same_network=SAME,
-    whole=Agreement(largest_difference=0.1, labels_agree=0.98),
-    between_photos=0.9,
+    results=[OURS, THEIRS],
+    missing={"optimum int8": "not installed"},
+    gop=20.0,
+    limits=[{"f32_gops": 100.0, "bf16_gops": 200.0, "int8_gops": 400.0}] * 3,
 )
 
 
-def test_a_ratio_is_of_the_two_turns_of_one_round():
-    assert FOUND.ratios == (4.0, 2.0, 10.0)
+def test_a_ratio_is_of_the_two_turns_of_one_round() -> None:
+    assert FOUND.ratios(THEIRS) == [4.0, 2.0, 10.0]
     # Not the ratio of the medians, 2: the machine may be slower in one round than in the next.
-    assert FOUND.summary()["ratio"] == 4.0
+    (_, theirs) = FOUND.summary()["ways"]  # type: ignore[misc]
+    assert theirs["ours_is_times_as_fast"] == 4.0
+    assert theirs["range"] == [2.0, 10.0]
 
 
-def test_rates_are_of_photos_not_of_rounds():
-    assert FOUND.rates(FOUND.ours_s) == [10.0, 5.0, 2.5]
+def test_the_share_of_the_limit_is_of_the_operations_of_a_photo() -> None:
+    # 5 images a second of 20 GOP each are 100 GOP/s.
+    assert FOUND.shares() == {"f32": 1.0, "bf16": 0.5, "int8": 0.25}
 
 
-def test_the_line_has_both_rates_their_ratio_and_the_agreement():
-    assert FOUND.line() == (
-        "demo, int8 on onnxruntime: 5.00 (2.50-10.00) images/s, the reference's way 2.50 (0.25-2.50): "
-        "4.00 (2.00-10.00) times as fast; 98.0% of labels agree"
-    )
+def test_the_lines_have_each_way_what_reaches_of_the_limit_and_who_is_not_there() -> None:
+    assert FOUND.lines() == [
+        "facet, 5.00 (2.50-10.00) images/s; 1.0e-04 off, 100.0% of labels agree",
+        "reference, 2.50 (0.25-2.50) images/s: ours 4.00 (2.00-10.00) times as fast; "
+        "1.0e-04 off, 100.0% of labels agree",
+        "of the machine's rate for large products, ours reaches 100% of f32, 50% of bf16, 25% of int8",
+        "optimum int8: not installed",
+    ]
 
 
-@pytest.mark.parametrize("auto", [0, 1])
-def test_what_predict_would_choose_heads_the_file(tmp_path, auto):
-    two = [replace(FOUND, engine=f"engine{index}", chosen_by_auto=index == auto) for index in range(2)]
-    page = json.loads(record.save(two, full=True, load_before=0.1, into=tmp_path).read_text())
-    assert page["what"] == f"int8 on engine{auto}"
-    assert [found["engine"] for found in page["measurements"]] == ["engine0", "engine1"]
-
-
-def test_the_file_says_where_and_with_what_it_was_measured(tmp_path):
-    path = record.save([FOUND], full=False, load_before=0.1, into=tmp_path)
+def test_the_file_says_where_and_with_what_it_was_measured(tmp_path: Path) -> None:
+    path = record.save([FOUND, replace(FOUND, kind="whole")], full=False, load_before=0.1, into=tmp_path)
     assert re.fullmatch(r"demo_[a-z0-9-]+-\d+-cores_\d{4}-\d\d-\d\d\.json", path.name)
     page = json.loads(path.read_text())
     assert page["hardware"]["cores"] >= 1 and page["hardware"]["cpu"]
     assert {"facet-edge", "python", "torch", "timm", "onnxruntime", "numpy"} <= page["versions"].keys()
-    [kept] = page["measurements"]
-    assert kept["ours_s"] == [1.0, 2.0, 4.0] and kept["theirs_s"] == [4.0, 4.0, 40.0]
-    assert kept["whole"] == {"largest_difference": 0.1, "labels_agree": 0.98}
+    assert page["what"] == "int8 on openvino bf16"
+    assert page["contests"].keys() == {"alone", "whole"}
+    ours, theirs = page["contests"]["alone"]["ways"]
+    assert ours["rounds"] == [10.0, 5.0, 2.5] and theirs["rounds"] == [2.5, 2.5, 0.25]
+    assert theirs["answers"] == {"largest_difference": 0.001, "mean_difference": 0.0001, "labels_agree": 1.0}
 
 
-def test_a_machines_name_is_fit_for_a_file(monkeypatch):
+def test_a_machines_name_is_fit_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "hardware", lambda: {"cpu": "Intel(R) Xeon(R) CPU E5-2673 v4 @ 2.30GHz", "cores": 8})
     assert record.machine_slug() == "intel-xeon-e5-2673-v4-8-cores"

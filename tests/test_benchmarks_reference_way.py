@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.reference_way import ReferenceWay
+from benchmarks.ways.reference import ReferenceWay
 from runtime.bundle import Attribute, Category, Preprocess
 from train import checkpoint, network
 from train.config import AugmentConfig, ModelConfig, PhaseConfig, Preset
@@ -95,7 +95,7 @@ def test_a_photo_of_another_shape_is_squashed_not_cropped(way, tmp_path):
 def test_the_table_has_a_row_for_each_photo_in_order_with_its_likeliest_label(way, tmp_path):
     for name, seed in (("b", 1), ("a", 0)):
         Image.fromarray(image(seed, 40, 48)).save(tmp_path / f"{name}.jpg")
-    way.predict(tmp_path, tmp_path / "out.csv")
+    way.whole(tmp_path, tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from benchmarks import reference_network, watch
+from benchmarks import watch
+from benchmarks.networks import CONVNEXT_BASE
 from export import artifacts, evidence, graph, parity
 from export.artifacts import Job
 from runtime.errors import UserError
@@ -26,9 +27,8 @@ GIGABYTES = 6.0
 
 @pytest.fixture(scope="module")
 def home() -> Path:
-    folder = reference_network.home()
-    reference_network.write(folder)
-    return folder
+    CONVNEXT_BASE.write()
+    return CONVNEXT_BASE.home
 
 
 def test_a_corrupt_block_is_refused_and_nothing_is_made_of_it(
@@ -60,8 +60,9 @@ def test_a_corrupt_block_is_refused_and_nothing_is_made_of_it(
             next(artifacts.make(model, page, photos, [Job(precision)], tmp_path))
 
 
-def test_calibration_on_300_photos_takes_less_than_6_gb(home: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_calibration_on_300_photos_takes_less_than_6_gb(tmp_path: Path) -> None:
     photos = ["--calibration-photos", "300", "--gate-photos", "8", "--out", str(tmp_path)]
-    code, samples = watch.module("export.build", [*reference_network.named(home), "--precision", "int8", *photos])
+    code, samples = watch.module("export.build", [*CONVNEXT_BASE.sources, "--precision", "int8", *photos])
     assert code == 0
     assert max(sample.resident for sample in samples) * 2**20 < GIGABYTES * 1e9

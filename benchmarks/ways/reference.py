@@ -8,7 +8,7 @@ reaches them and what computes them differs.
 
 from __future__ import annotations
 
-import csv
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,26 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.ways import table
 from train import checkpoint
 
 if TYPE_CHECKING:
+    from benchmarks.works import Work
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
 CPU = torch.device("cpu")
 
 
+def open_way(work: Work) -> ReferenceWay:
+    """The reference's way over the work's checkpoint."""
+    return ReferenceWay.open(work.checkpoint)
+
+
 class ReferenceWay:
-    """One model, loaded once; `predict` is what gets timed, the two steps beneath it are what gets compared."""
+    """One model, loaded once; `whole` is what gets timed, the two steps beneath it are what gets compared."""
+
+    what = "PyTorch eager float32, Pillow, one photo at a time"
 
     def __init__(self, model: FacetModel, page: Checkpoint, device: torch.device = CPU) -> None:
         self.page = page
@@ -40,19 +49,23 @@ class ReferenceWay:
         """The reference's way over the checkpoint in `folder`."""
         return cls(*checkpoint.load(folder), device)
 
-    def predict(self, folder: Path, out: Path) -> None:
+    def answers(self, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities [N, K] by output name, one photo after the other."""
+        rows = [self.probabilities(photo_HWC) for photo_HWC in photos_NHWC]
+        names = [attribute.output for attribute in self.page.attributes]
+        return {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+    def alone(self, photos_NHWC: np.ndarray) -> float:
+        """Images a second, one photo after the other."""
+        started = time.perf_counter()
+        self.answers(photos_NHWC)
+        return len(photos_NHWC) / (time.perf_counter() - started)
+
+    def whole(self, folder: Path, out: Path) -> None:
         """Write a CSV row for each JPEG of the folder: its name, then each attribute's label and probability."""
-        attributes = self.page.attributes
-        with out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            names = (attribute.name for attribute in attributes)
-            writer.writerow(["image", *(column for name in names for column in (name, f"{name}_confidence"))])
+        with table.opened(out, self.page) as write:
             for path in sorted(folder.glob("*.jpg")):
-                row = [str(path)]
-                for attribute, answer_K in zip(attributes, self.probabilities(self.pixels(path)), strict=True):
-                    best = int(answer_K.argmax())
-                    row += [attribute.classes[best], f"{answer_K[best]:.4f}"]
-                writer.writerow(row)
+                write(path, self.probabilities(self.pixels(path)))
 
     def pixels(self, path: Path) -> np.ndarray:
         """The photo as Pillow decodes and squashes it: uint8 RGB [H, W, 3], 0-255."""

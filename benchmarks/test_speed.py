@@ -1,0 +1,206 @@
+"""Every way to answer the same photos with the same weights, in turns: the network alone, and from folder to table.
+
+Answers are compared first. Each way waits in a process of its own for its turn; a ratio is that of two turns of one
+round, so that a machine which slows down slows both.
+"""
+
+# N photos, K classes of one attribute
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import turns
+from benchmarks.networks import NETWORKS
+from benchmarks.record import Agreement, Contest, Result
+from benchmarks.turns import Process, Worker
+from benchmarks.ways import KINDS, OURS, REFERENCE
+from benchmarks.works import WORKS, Work
+from export.parity import LIMITS
+from runtime import inputs
+
+# The gate's floor for int8 on equal pixels. From file to table the pixels differ as well, by each way's own decoder and
+# filter, and labels are held to it all the same: below it two ways would no longer be doing the same work.
+AGREEMENT = LIMITS["int8"].agreement
+ROUNDS, FULL_ROUNDS = 3, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrants:
+    """The ways that are here for one work, started, and how near each one's answers are to PyTorch's in float32."""
+
+    work: Work
+    workers: list[Worker]
+    missing: dict[str, str]
+    """Why the others are not."""
+    answers: dict[str, Agreement]
+    limits: Process
+    """What measures the machine's own rates."""
+    rounds: int
+    full: bool
+
+    @property
+    def ours(self) -> Worker:
+        return self.workers[0]
+
+
+@pytest.fixture(scope="session")
+def entrants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrants]:
+    """Those of the work that the test names."""
+    full: bool = request.config.getoption("full")
+    work = WORKS[request.param]()
+    if work.name in NETWORKS:
+        # In a process of its own: what exporting loads and holds is gone before a clock starts.
+        subprocess.run([sys.executable, "-m", "benchmarks.networks", work.name], check=True, stdout=subprocess.DEVNULL)
+    scratch = tmp_path_factory.mktemp(request.param)
+    asked = [name for name, kind in KINDS.items() if full or not kind.full]
+    with ExitStack() as held:
+        workers, missing = turns.started(work.name, asked, held)
+        assert not missing.keys() & {OURS, REFERENCE}, missing
+        yield Entrants(
+            work=work,
+            workers=workers,
+            missing=missing,
+            answers=compared(workers, scratch),
+            limits=held.enter_context(Process("limits", "benchmarks.limits")),
+            rounds=FULL_ROUNDS if full else ROUNDS,
+            full=full,
+        )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "entrants" in metafunc.fixturenames:
+        metafunc.parametrize("entrants", [*WORKS], indirect=True, scope="session")
+
+
+# A comparison that fails does so before the clock starts, and is failure enough.
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
+def test_the_network_alone(entrants: Entrants, benchmark: BenchmarkFixture, keep: Callable[[Contest], None]) -> None:
+    count = entrants.work.alone
+    contest(entrants, "alone", count, benchmark, keep, lambda worker, number: ("alone", count))
+
+
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
+def test_from_folder_to_table(
+    entrants: Entrants, benchmark: BenchmarkFixture, keep: Callable[[Contest], None], tmp_path: Path
+) -> None:
+    count = entrants.work.whole_full if entrants.full else entrants.work.whole
+    photos = inputs.find([Path(__file__).resolve().parent.parent / "examples" / "photos"])
+    folders = [
+        turns.linked(tmp_path / str(number), photos, number * count, count) for number in range(entrants.rounds + 1)
+    ]
+    found = {}
+    for worker in entrants.workers:
+        out = tmp_path / f"{worker.slug}.csv"
+        worker.ask("whole", folders[-1], out)
+        found[worker.way] = labels(out, entrants.work, folders[-1])
+    wanted = found[REFERENCE]
+    agree = {way: float((one == wanted).mean()) for way, one in found.items()}
+    assert agree[OURS] >= AGREEMENT
+    contest(
+        entrants,
+        "whole",
+        count,
+        benchmark,
+        keep,
+        lambda worker, number: ("whole", folders[number], tmp_path / f"{worker.slug}.csv"),
+        agree=agree,
+    )
+
+
+def contest(
+    entrants: Entrants,
+    kind: str,
+    photos: int,
+    benchmark: BenchmarkFixture,
+    keep: Callable[[Contest], None],
+    request: Callable[[Worker, int], tuple[object, ...]],
+    *,
+    agree: dict[str, float] | None = None,
+) -> None:
+    """Time the ways in turns, and hand on what was found; the plug-in's clock runs in our turns."""
+    rates: dict[str, list[float]] = {worker.way: [] for worker in entrants.workers}
+    limits: list[dict[str, float]] = []
+
+    def turn(worker: Worker, number: int) -> None:
+        rates[worker.way].append(turns.turn(worker, request(worker, number)))
+
+    def others() -> None:
+        number = len(rates[OURS])
+        limits.append(entrants.limits.ask("rates"))
+        rivals = entrants.workers[1:]
+        shift = number % max(1, len(rivals))
+        for worker in [*rivals[shift:], *rivals[:shift]]:
+            turn(worker, number)
+
+    benchmark.pedantic(lambda: turn(entrants.ours, len(rates[OURS])), setup=others, rounds=entrants.rounds)
+    results = [
+        Result(
+            way=worker.way,
+            what=worker.what,
+            images_per_s=tuple(rates[worker.way]),
+            answers=entrants.answers[worker.way],
+            labels_agree=None if agree is None else agree[worker.way],
+        )
+        for worker in entrants.workers
+    ]
+    found = Contest(
+        model=entrants.work.name,
+        kind=kind,
+        photos=photos,
+        results=results,
+        missing=entrants.missing,
+        gop=entrants.work.gop,
+        limits=limits,
+    )
+    benchmark.extra_info |= found.summary()
+    if benchmark.enabled:
+        keep(found)
+
+
+def compared(workers: list[Worker], scratch: Path) -> dict[str, Agreement]:
+    """How near each way's answers to the same pixels are to PyTorch's in float32."""
+    found = {}
+    for worker in workers:
+        path = scratch / f"{worker.slug}.npz"
+        worker.ask("answers", path)
+        with np.load(path) as arrays:
+            found[worker.way] = dict(arrays)
+    wanted = found[REFERENCE]
+    near = {way: agreement(one, wanted) for way, one in found.items()}
+    # Random weights tell photos apart by little: there a limit alone would let any answer pass.
+    between_photos = float(max(np.ptp(rows_NK, axis=0).max() for rows_NK in wanted.values()))
+    ours = near[OURS]
+    assert ours.largest_difference <= LIMITS["int8"].probability
+    assert ours.largest_difference < between_photos
+    return near
+
+
+def agreement(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> Agreement:
+    """How near two sets of probabilities [N, K] are."""
+    gaps = np.concatenate([np.abs(found[name] - wanted[name]).ravel() for name in wanted])
+    # A NaN compares as no difference at all: it must count as the largest.
+    gaps = np.nan_to_num(gaps, nan=np.inf)
+    return Agreement(
+        largest_difference=float(gaps.max()),
+        mean_difference=float(gaps.mean()),
+        labels_agree=float(np.mean([found[name].argmax(1) == wanted[name].argmax(1) for name in wanted])),
+    )
+
+
+def labels(out: Path, work: Work, folder: Path) -> np.ndarray:
+    """The labels of a table, a row a photo and a column an attribute; every photo must have its row."""
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [str(path) for path in sorted(folder.iterdir())]
+    return np.array([[row[attribute.name] for attribute in work.page.attributes] for row in rows])

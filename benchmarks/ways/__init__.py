@@ -1,0 +1,80 @@
+"""The ways to answer a work's photos: the project's own, the reference system's, and those of the neighbours.
+
+Each is in a module of its own, as its makers document it, and runs in a process of its own (`benchmarks.worker`).
+"""
+
+# N photos, H height, W width, C channels, K classes
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from benchmarks.works import Work
+
+OURS, REFERENCE = "facet", "reference"
+
+
+class Way(Protocol):
+    """One way, its network loaded."""
+
+    what: str
+    """What computes, and how: as a reader of the table is to know it."""
+
+    def answers(self, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
+        """Probabilities [N, K] by output name, for uint8 RGB photos of the network's size."""
+        ...
+
+    def alone(self, photos_NHWC: np.ndarray) -> float:
+        """Images a second of the network alone, its input at hand."""
+        ...
+
+    def whole(self, folder: Path, out: Path) -> None:
+        """From the folder's photos to a CSV table: a row a photo, its name, then each attribute's label."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Where a way's code is, and what must be there for it."""
+
+    module: str
+    needs: tuple[str, ...] = ()
+    """Packages."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    full: bool = False
+    """Whether it takes part with --full alone: it takes minutes to get ready."""
+    whole: bool = True
+    """Whether it goes from a folder to a table."""
+
+    def missing(self) -> str:
+        """Of what it needs, what is not installed; empty where all is."""
+        return ", ".join(name for name in self.needs if find_spec(name) is None)
+
+
+PYTORCH, ORT, OPENVINO = "benchmarks.ways.pytorch", "benchmarks.ways.onnx_runtime", "benchmarks.ways.open_vino"
+KINDS = {
+    OURS: Kind(module="benchmarks.ways.facet"),
+    REFERENCE: Kind(module="benchmarks.ways.reference", needs=("torch", "PIL")),
+    "pytorch bf16": Kind(module=PYTORCH, needs=("torch", "torchvision")),
+    "pytorch compile bf16": Kind(module=PYTORCH, needs=("torch", "torchvision"), options={"compile": "1"}, full=True),
+    "onnxruntime fp32": Kind(module=ORT, needs=("torch", "onnxscript", "onnxruntime"), options={"graph": "fp32"}),
+    "optimum int8": Kind(module=ORT, needs=("torch", "onnxscript", "onnxruntime"), options={"graph": "int8"}),
+    "openvino f32": Kind(module=OPENVINO, needs=("openvino", "torch"), options={"precision": "f32"}, full=True),
+    "openvino bf16": Kind(module=OPENVINO, needs=("openvino", "torch"), options={"precision": "bf16"}, full=True),
+    "openvino int8": Kind(module=OPENVINO, needs=("openvino", "torch", "nncf"), options={"precision": "int8"}),
+}
+"""In the order of the tables; ours first, what it is held against second."""
+
+
+def open_way(name: str, work: Work) -> Way:
+    """The named way over the work, its network loaded; LookupError says what it lacks here."""
+    kind = KINDS[name]
+    return cast("Way", importlib.import_module(kind.module).open_way(work, **kind.options))

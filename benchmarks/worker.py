@@ -1,0 +1,70 @@
+"""Command: one way over one work in a process of its own, which does what it is asked on its stdin, a line each.
+
+python -m benchmarks.worker WORK WAY
+
+A way's memory, its threads and what it does to the process are its own; between its turns it waits. It answers with a
+JSON object a line: first what it is, then what each request found. `benchmarks.turns` starts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.ways import KINDS, Way, open_way
+from benchmarks.works import COMPARED, WORKS, Work
+from runtime import machine
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("work", choices=[*WORKS])
+    parser.add_argument("way", choices=[*KINDS])
+    args = parser.parse_args(argv)
+    # What libraries print is not an answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for found in replies(args.way, WORKS[args.work]()):
+        print(json.dumps(found), file=answers, flush=True)
+    return 0
+
+
+def replies(name: str, work: Work) -> Iterator[dict[str, object]]:
+    """What the way is, or why it is not here; then what each request on stdin found."""
+    if "torch" in KINDS[name].needs:
+        import torch
+
+        torch.set_num_threads(machine.cores())
+    try:
+        way = open_way(name, work)
+    except LookupError as err:
+        yield {"missing": str(err)}
+        return
+    yield {"what": way.what}
+    for line in sys.stdin:
+        yield done(way, work, line.split())
+
+
+def done(way: Way, work: Work, words: Sequence[str]) -> dict[str, object]:
+    """`answers FILE`, `alone N` or `whole FOLDER FILE`."""
+    if words[0] == "answers":
+        import numpy as np
+
+        np.savez(words[1], **way.answers(work.pixels(COMPARED)))
+        return {}
+    if words[0] == "alone":
+        return {"images_per_s": way.alone(work.pixels(int(words[1])))}
+    assert words[0] == "whole"
+    folder, out = map(Path, words[1:])
+    started = time.perf_counter()
+    way.whole(folder, out)
+    return {"images_per_s": len(list(folder.iterdir())) / (time.perf_counter() - started)}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

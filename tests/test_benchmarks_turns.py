@@ -1,0 +1,73 @@
+"""Ways in processes of their own: what they are asked, what they answer, and what becomes of one that cannot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import turns, worker
+from benchmarks.networks import NETWORKS, ROOT
+from benchmarks.turns import Process
+from benchmarks.ways import KINDS, OURS, REFERENCE, Kind
+from benchmarks.works import COMPARED, WORKS
+
+
+def test_the_demo_s_ways_answer_its_photos_alone_and_from_folder_to_table(tmp_path: Path) -> None:
+    """Ours and the reference's, in this process: what a worker is asked, and the tables that are compared."""
+    from benchmarks.ways import open_way
+
+    work = replace(WORKS["demo"](), alone=2)
+    found = {}
+    photos = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+    folder = turns.linked(tmp_path / "photos", photos, 14, 4)
+    for name in (OURS, REFERENCE):
+        way = open_way(name, work)
+        assert worker.done(way, work, ["answers", str(tmp_path / f"{name}.npz")]) == {}
+        assert float(str(worker.done(way, work, ["alone", "2"])["images_per_s"])) > 0
+        out = tmp_path / f"{name}.csv"
+        assert float(str(worker.done(way, work, ["whole", str(folder), str(out)])["images_per_s"])) > 0
+        assert len(out.read_text().splitlines()) == 5
+        with np.load(tmp_path / f"{name}.npz") as arrays:
+            found[name] = dict(arrays)
+    assert {name: rows.shape for name, rows in found[OURS].items()} == {
+        attribute.output: (COMPARED, len(attribute.classes)) for attribute in work.page.attributes
+    }
+    # The gate's limit for int8 on the mean; the shipped graph is that.
+    assert np.mean([np.abs(found[OURS][name] - found[REFERENCE][name]).mean() for name in found[OURS]]) < 0.02
+
+
+def test_links_begin_anew_behind_the_last_photo(tmp_path: Path) -> None:
+    photos = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")]
+    for photo in photos:
+        photo.touch()
+    made = sorted(turns.linked(tmp_path / "links", photos, 2, 5).iterdir())
+    assert [link.readlink().name for link in made] == ["c.jpg", "a.jpg", "b.jpg", "c.jpg", "a.jpg"]
+
+
+def test_a_way_that_cannot_start_is_missing_and_says_where_its_words_are() -> None:
+    with Process("no-such-way", "benchmarks.no_such_module") as process:
+        said = str(process.first["missing"])
+    assert said.startswith("it ended with 1; what it said is in ")
+    assert "No module named" in Path(said.rpartition(" ")[2]).read_text()
+
+
+def test_a_way_whose_package_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "other", Kind(module="benchmarks.ways.other", needs=("no_such_package", "numpy")))
+    with ExitStack() as held:
+        assert turns.started("demo", ["other"], held) == ([], {"other": "not installed: no_such_package"})
+
+
+def test_every_work_and_way_is_one_that_a_worker_takes() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmarks.worker", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in (*WORKS, *KINDS):
+        assert name in said
+    assert set(NETWORKS) == set(WORKS) - {"demo"}
+    assert next(iter(KINDS)) == OURS
