@@ -17,7 +17,7 @@ BUSY = 0.25
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="every way, more photos and rounds: some 40 minutes")
+    parser.addoption("--full", action="store_true", help="every way, more photos and rounds")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from runtime import images
 from runtime.bundle import Category
@@ -16,11 +17,12 @@ COLUMNS = ("id", "Category", "len", *(f"attr_{index}" for index in range(1, MOST
 DUMMY = "dummy_value"
 
 
-def sheet(categories: Mapping[str, Category], *, least: float = 0.0) -> Sheet:
+def sheet(categories: Mapping[str, Category], *, least: float = 0.0, max_pixels: int = images.MAX_PIXELS) -> Sheet:
     """The submission of these categories, each by the name that the listing gives it.
 
     Args:
         least: there is no answer where there is less confidence in it.
+        max_pixels: of a photo that is read.
     """
     for name, category in categories.items():
         if (count := len(category.attributes)) > MOST_ATTRIBUTES:
@@ -31,7 +33,7 @@ def sheet(categories: Mapping[str, Category], *, least: float = 0.0) -> Sheet:
     return Sheet(
         columns=COLUMNS,
         values=lambda row: cells(row, categories.get(row.category), least=least),
-        status=status,
+        status=partial(status, max_pixels=max_pixels),
         newline="\n",
     )
 
@@ -44,10 +46,11 @@ def cells(row: Row, category: Category | None, *, least: float = 0.0) -> list[st
     return [row.id, row.category, str(len(attributes)), *labels, *[DUMMY] * (MOST_ATTRIBUTES - len(labels))]
 
 
-def status(texts: Sequence[str], row: Row) -> str:
+def status(texts: Sequence[str], row: Row, *, max_pixels: int) -> str:
     """A row has no column for it. Where it has no answer, either its photo is not read, or it was never sure enough."""
     if row.status != "ok":
         return row.status
     if texts[2] == "0":
         return "skipped"
-    return "ok" if any(text != DUMMY for text in texts[3:]) or images.has_pixels(row.image) else "error"
+    answered = any(text != DUMMY for text in texts[3:])
+    return "ok" if answered or images.is_readable(row.image, max_pixels=max_pixels) else "error"

@@ -58,10 +58,10 @@ def has_header(path: Path) -> bool:
     return True
 
 
-def has_pixels(path: Path) -> bool:
-    """Whether the photo can be read."""
+def is_readable(path: Path, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether `decode` reads the photo."""
     try:
-        decode(path)
+        decode(path, max_pixels=max_pixels)
     except PhotoError:
         return False
     return True

@@ -132,13 +132,14 @@ def _searched(folder: str, names: Container[str] | None, leave_out: Callable[[st
             below = os.path.join(path, inner) if path != "." else inner  # noqa: PTH118
             if is_folder:
                 waiting.append(os.path.join(below, ""))  # noqa: PTH118
-            elif _suffix(inner) in PHOTO_SUFFIXES if names is None else inner in names:
+            elif ending_of(inner) in PHOTO_SUFFIXES if names is None else inner in names:
                 waiting.append(below)
             elif not inner.startswith("."):
                 leave_out(below)
 
 
-def _suffix(name: str) -> str:
+def ending_of(name: str) -> str:
+    """Such as `.jpg`, in small letters; empty where there is none."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 

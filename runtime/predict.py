@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -130,7 +131,6 @@ def predict(args: argparse.Namespace) -> int:
     tally, before = Tally(), 0
     out: output.Unfinished | None = None
     interrupted = False
-    most_pixels = 1_000_000 * args.max_megapixels
     # No more than there are: there is memory for a whole batch.
     batch = min(args.batch or min(predictor.batch for predictor in fleet.predictors), max(1, total))
     started = time.perf_counter()
@@ -147,24 +147,14 @@ def predict(args: argparse.Namespace) -> int:
                 before = tally.done
             # Closed before the fleet is: workers answer with it.
             with closing(
-                answered(unanswered, fleet, batch=batch, workers=workers(fleet.engines), max_pixels=most_pixels)
+                answered(unanswered, fleet, batch=batch, workers=workers(fleet.engines), max_pixels=most_pixels(args))
             ) as rows:
                 for row in rows:
                     out.write(row)
                     tally.add(row)
                     advance(1)
             if args.report:
-                from runtime import report as page
-
-                with progress("report", out.rows, quiet=args.quiet) as bar:
-                    page.write(
-                        args.report,
-                        f"{out.rows} photos, {', '.join(fleet.categories)}",
-                        sheet(args, fleet).columns,
-                        out.texts(),
-                        max_pixels=most_pixels,
-                        advance=lambda: bar(1),
-                    )
+                write_page(args, fleet, out)
     except KeyboardInterrupt:
         interrupted = True
     except UserError as err:
@@ -180,12 +170,9 @@ def predict(args: argparse.Namespace) -> int:
     if blank:
         tell(tally, blank)
     if interrupted:
-        done = "no row was done"
-        if tally.done:
-            done = f"{args.out} holds the rows that were done"
-            if not (out and out.left):
-                done = f"{args.out} is as it was before, and the rows that were done are kept beside it"
-        note(f"interrupted: {done}\ngo on with the same command and: --resume")
+        kept = f"{args.out} is as it was before, and the rows that were done are kept beside it"
+        done = f"{args.out} holds the rows that were done" if out and out.left else kept
+        note(f"interrupted: {done if tally.done else 'no row was done'}\ngo on with the same command and: --resume")
         return INTERRUPTED
     return PARTLY_DONE if blank or tally.failed else DONE
 
@@ -222,7 +209,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def keep_inputs(args: argparse.Namespace, names: Iterable[str]) -> None:
-    """UserError where one of these files would be written over."""
+    """UserError where one of these files would be written over; links have other names than what they lead to."""
     for option, path in (("--out", args.out), ("--report", args.report)):
         if path is None or not path.exists():
             continue
@@ -236,6 +223,7 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
     if args.listing:
         entries = listing.read(args.listing)
         photos = listing.photos(entries, args.inputs)
+        keep_inputs(args, map(os.fspath, photos.values()))
         categories = (entry.category for entry in entries)
         fleet = Fleet.listed(
             folders(args),
@@ -245,12 +233,13 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
             streams=streams(args, len(entries)),
         )
         return fleet, listing.rows(entries, photos, fleet.categories), len(entries)
-    left_out: list[str] = []
-    names = inputs.find_names(args.inputs, leave_out=left_out.append)
+    left_out: Counter[str] = Counter()
+    names = inputs.find_names(args.inputs, leave_out=lambda name: left_out.update([inputs.ending_of(name)]))
     if left_out:
-        count = f"{len(left_out)} file{'s' if len(left_out) > 1 else ''}"
-        told = f"not named like photos, and left out unless given one by one: {count}, such as {left_out[0]}"
-        note(told, quiet=args.quiet)
+        kinds = ", ".join(
+            f"{count} {ending or 'without an ending'}" for ending, count in left_out.most_common(TOLD_ROWS)
+        )
+        note(f"files not named like photos are left out unless given one by one: {kinds}", quiet=args.quiet)
     keep_inputs(args, names)
     homes = {home_of(folder) for folder in {os.path.dirname(name) for name in names}}  # noqa: PTH120
     fleet = Fleet.open(
@@ -284,10 +273,25 @@ def folders(args: argparse.Namespace) -> Iterable[Path]:
     return bundle.find(root).values()
 
 
+def write_page(args: argparse.Namespace, fleet: Fleet, out: output.Unfinished) -> None:
+    """The report, of every row so far."""
+    from runtime import report as page
+
+    title = f"{out.rows} photos, {', '.join(fleet.categories)}"
+    columns = sheet(args, fleet).columns
+    with progress("report", out.rows, quiet=args.quiet) as bar:
+        page.write(args.report, title, columns, out.texts(), max_pixels=most_pixels(args), advance=lambda: bar(1))
+
+
+def most_pixels(args: argparse.Namespace) -> int:
+    """Of a photo that is read."""
+    return 1_000_000 * int(args.max_megapixels)
+
+
 def sheet(args: argparse.Namespace, fleet: Fleet) -> Sheet:
     """What the file says of a row, in the format asked for."""
     if args.format == "challenge":
-        return challenge.sheet(fleet.categories, least=args.min_confidence)
+        return challenge.sheet(fleet.categories, least=args.min_confidence, max_pixels=most_pixels(args))
     return table.sheet(fleet.attributes, top=fleet.top, least=args.min_confidence)
 
 

@@ -110,7 +110,9 @@ class Predictor:
             streams = 1  # of a GPU
         elif choice.tuned:
             streams = min(streams, choice.tuned.streams)
-        options = EngineOptions(threads=threads, streams=streams, hint=choice.verdict.hint, kept=True)
+        options = EngineOptions(
+            threads=threads, streams=streams, hint=choice.verdict.hint, kept_as=choice.artifact.sha256
+        )
         return cls(folder, bundle, open_engine(choice.engine, path, options), choice, streams)
 
     def __enter__(self) -> Self:

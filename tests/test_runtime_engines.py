@@ -250,7 +250,7 @@ def test_a_model_compiled_once_is_taken_from_the_cache_unless_it_was_changed(
     monkeypatch.setattr(ov, "_core", Counted)
 
     def answers() -> dict[str, np.ndarray]:
-        options = EngineOptions(streams=streams, hint=CPU["openvino"], kept=True)
+        options = EngineOptions(streams=streams, hint=CPU["openvino"], kept_as="5ha256")
         with open_engine("openvino", graph, options) as engine:
             return engine.infer(noise(3))
 
@@ -275,7 +275,7 @@ def test_without_a_place_for_the_cache_a_model_is_compiled_each_time(
     pytest.importorskip("openvino", reason="openvino is not installed")
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with open_engine("openvino", graph, EngineOptions(hint=CPU["openvino"], kept=True)) as engine:
+    with open_engine("openvino", graph, EngineOptions(hint=CPU["openvino"], kept_as="5ha256")) as engine:
         engine.infer(noise(1))
 
 

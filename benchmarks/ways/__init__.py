@@ -51,8 +51,6 @@ class Kind:
     options: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
     """Whether it takes part with --full alone: it takes minutes to get ready."""
-    whole: bool = True
-    """Whether it goes from a folder to a table."""
 
     def missing(self) -> str:
         """Of what it needs, what is not installed; empty where all is."""

@@ -52,8 +52,8 @@ class EngineOptions:
     streams: int = 1
     """Calls of `infer` that are to be answered at once, on a CPU each by its share of the threads: several batches,
     a core each, take less time than one after the other on all cores, which wait for each other in every layer."""
-    kept: bool = False
-    """Whether what is made of the artifact on opening it may be kept in the user's cache, where that takes long."""
+    kept_as: str = ""
+    """The artifact's SHA-256, under which the user's cache may keep what is slow to make of it; empty for nothing."""
     hint: str = ""
     """An engine's own word for how it computes; empty leaves the choice to the engine.
 

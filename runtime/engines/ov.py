@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from runtime import cache, machine
 from runtime.engines import EngineOptions
 from runtime.errors import UserError
-from runtime.files import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,9 +143,9 @@ class OpenVinoEngine:
 
     def _made(self, settings: dict[str, str | int]) -> openvino.CompiledModel:
         """The model compiled; taken from the cache where it may be, and kept there."""
-        if not self._options.kept:
+        if not self._options.kept_as:
             return _core().compile_model(self._model, "CPU", settings)
-        made_of = [sha256_of(self._path), machine.version_of("openvino"), asdict(machine.processor()), settings]
+        made_of = [self._options.kept_as, machine.version_of("openvino"), asdict(machine.processor()), settings]
         found = cache.read("openvino", made_of)
         if found is not None:
             with suppress(RuntimeError):
