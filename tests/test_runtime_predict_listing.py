@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import output
+from runtime import challenge, output
 from runtime.errors import UserError
 from runtime.fleet import Row
 from tests.predict_parts import run, table
@@ -178,3 +178,25 @@ def test_of_many_ids_without_an_answer_the_first_are_named_and_all_are_counted(
     assert len(named) == 10
     assert last == "  and 490 more; every reason is in the table of: --format table"
     assert len(out.read_text().splitlines()) == 501
+
+
+def test_a_photo_that_a_listing_names_is_not_written_over(
+    make_photo: Callable[..., Path], fleet_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "named").mkdir()
+    photo = make_photo(tmp_path / "red.png", "red").rename(tmp_path / "named" / "q.csv")
+    before = photo.read_bytes()
+    (tmp_path / "test.csv").write_text("id,Category\nq.csv,Shirt\n")
+    options = ("--listing", tmp_path / "test.csv", "--bundles", fleet_root)
+    assert run(tmp_path / "named", *options, "--out", photo) == 2
+    assert f"--out {photo} is one of the inputs\n" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
+
+def test_a_photo_of_a_submission_is_as_readable_to_a_run_that_goes_on_as_it_was(
+    make_photo: Callable[..., Path], tmp_path: Path
+) -> None:
+    row = Row(image=make_photo(tmp_path / "red.png", "red", height=20, width=20))
+    texts = ["1", "Shirt", "1", *[challenge.DUMMY] * challenge.MOST_ATTRIBUTES]
+    for most, status in ((399, "error"), (400, "ok")):
+        assert challenge.sheet({}, max_pixels=most).status(texts, row) == status
