@@ -51,6 +51,8 @@ class Result:
 
     way: str
     what: str
+    photos: int
+    """Of a turn."""
     images_per_s: tuple[float, ...]
     """Of each round."""
     answers: Agreement
@@ -66,8 +68,6 @@ class Contest:
     model: str
     kind: str
     """`alone`, the network by itself, or `whole`, from folder to table."""
-    photos: int
-    """Of a turn."""
     results: Sequence[Result]
     missing: Mapping[str, str]
     """The ways that are not installed here, and why."""
@@ -107,6 +107,7 @@ class Contest:
             {
                 "way": result.way,
                 "what": result.what,
+                "photos": result.photos,
                 "images_per_s": rounded(statistics.median(result.images_per_s)),
                 "ours_is_times_as_fast": rounded(statistics.median(self.ratios(result))),
                 "range": rounded((min(self.ratios(result)), max(self.ratios(result)))),
@@ -117,7 +118,6 @@ class Contest:
             for result in self.results
         ]
         return {
-            "photos": self.photos,
             "gop": rounded(self.gop),
             "share_of_limit": rounded(self.shares()),
             "limits": [rounded(dict(limit)) for limit in self.limits],

@@ -27,7 +27,7 @@ from benchmarks.turns import Process, Worker
 from benchmarks.ways import KINDS, OURS, REFERENCE
 from benchmarks.works import WORKS, Work
 from export.parity import LIMITS
-from runtime import inputs
+from runtime import bundle, inputs
 
 # The gate's floor for int8 on equal pixels. From file to table the pixels differ as well, by each way's own decoder and
 # filter, and labels are held to it all the same: below it two ways would no longer be doing the same work.
@@ -53,13 +53,26 @@ class Entrants:
     def ours(self) -> Worker:
         return self.workers[0]
 
+    def count(self, photos: int) -> Callable[[Worker], int]:
+        """How many photos a way has a turn: so many, or few where it takes one after the other; with --full all."""
+        return lambda worker: self.work.few if KINDS[worker.way].single and not self.full else photos
+
 
 @pytest.fixture(scope="session")
-def entrants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entrants]:
+def limits() -> Iterator[Process]:
+    """What measures the machine's own rates."""
+    with Process("limits", "benchmarks.limits") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def entrants(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, limits: Process
+) -> Iterator[Entrants]:
     """Those of the work that the test names."""
     full: bool = request.config.getoption("full")
     work = WORKS[request.param]()
-    if work.name in NETWORKS:
+    if work.name in NETWORKS and not (work.bundle / bundle.PAGE).exists():
         # In a process of its own: what exporting loads and holds is gone before a clock starts.
         subprocess.run([sys.executable, "-m", "benchmarks.networks", work.name], check=True, stdout=subprocess.DEVNULL)
     scratch = tmp_path_factory.mktemp(request.param)
@@ -72,7 +85,7 @@ def entrants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             workers=workers,
             missing=missing,
             answers=compared(workers, scratch),
-            limits=held.enter_context(Process("limits", "benchmarks.limits")),
+            limits=limits,
             rounds=FULL_ROUNDS if full else ROUNDS,
             full=full,
         )
@@ -86,48 +99,53 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 # A comparison that fails does so before the clock starts, and is failure enough.
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 def test_the_network_alone(entrants: Entrants, benchmark: BenchmarkFixture, keep: Callable[[Contest], None]) -> None:
-    count = entrants.work.alone
-    contest(entrants, "alone", count, benchmark, keep, lambda worker, number: ("alone", count))
+    count = entrants.count(entrants.work.alone)
+    contest(entrants, "alone", count, benchmark, keep, lambda worker, number: ("alone", count(worker)))
 
 
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 def test_from_folder_to_table(
     entrants: Entrants, benchmark: BenchmarkFixture, keep: Callable[[Contest], None], tmp_path: Path
 ) -> None:
-    count = entrants.work.whole_full if entrants.full else entrants.work.whole
+    most = entrants.work.whole_full if entrants.full else entrants.work.whole
+    count = entrants.count(most)
     photos = inputs.find([Path(__file__).resolve().parent.parent / "examples" / "photos"])
-    folders = [
-        turns.linked(tmp_path / str(number), photos, number * count, count) for number in range(entrants.rounds + 1)
-    ]
     outs = {worker.way: tmp_path / f"{worker.slug}.csv" for worker in entrants.workers}
 
-    def agree(folder: Path) -> dict[str, float]:
+    def folder(worker: Worker, number: int) -> Path:
+        """The round's photos; for a way that takes few, the first of them."""
+        path = tmp_path / f"{number}-{count(worker)}"
+        return path if path.exists() else turns.linked(path, photos, number * most, count(worker))
+
+    def agree(folders: dict[str, Path]) -> dict[str, float]:
         """The share of the labels of each way's table that are the reference's; ours must be the same work."""
-        found = {way: labels(out, entrants.work, folder) for way, out in outs.items()}
-        shares = {way: float((one == found[REFERENCE]).mean()) for way, one in found.items()}
+        found = {way: labels(outs[way], entrants.work, folder) for way, folder in folders.items()}
+        wanted = found[REFERENCE]
+        shares = {way: float((one[: len(wanted)] == wanted[: len(one)]).mean()) for way, one in found.items()}
         assert shares[OURS] >= AGREEMENT
         return shares
 
+    first = turns.linked(tmp_path / "first", photos, 0, entrants.work.few)
     for worker in entrants.workers:
-        worker.ask("whole", folders[-1], outs[worker.way])
-    before = agree(folders[-1])
+        worker.ask("whole", first, outs[worker.way])
+    before = agree({worker.way: first for worker in entrants.workers})
     contest(
         entrants,
         "whole",
         count,
         benchmark,
         keep,
-        lambda worker, number: ("whole", folders[number], outs[worker.way]),
+        lambda worker, number: ("whole", folder(worker, number), outs[worker.way]),
         agree=before,
     )
     # What was timed is what was compared: the last round's tables are of its photos.
-    agree(folders[entrants.rounds - 1])
+    agree({worker.way: folder(worker, entrants.rounds - 1) for worker in entrants.workers})
 
 
 def contest(
     entrants: Entrants,
     kind: str,
-    photos: int,
+    count: Callable[[Worker], int],
     benchmark: BenchmarkFixture,
     keep: Callable[[Contest], None],
     request: Callable[[Worker, int], tuple[object, ...]],
@@ -154,6 +172,7 @@ def contest(
         Result(
             way=worker.way,
             what=worker.what,
+            photos=count(worker),
             images_per_s=tuple(rates[worker.way]),
             answers=entrants.answers[worker.way],
             labels_agree=None if agree is None else agree[worker.way],
@@ -163,7 +182,6 @@ def contest(
     found = Contest(
         model=entrants.work.name,
         kind=kind,
-        photos=photos,
         results=results,
         missing=entrants.missing,
         gop=entrants.work.gop,

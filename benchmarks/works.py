@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = ROOT / "examples"
 DEMO = "garment"
-# What every way must answer alike, photos as the runtime reads them, before a clock starts.
-COMPARED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +33,16 @@ class Work:
     """Where the ways keep what they make of the checkpoint."""
     batch: int
     """Photos at a time, of the ways that take several."""
+    compared: int
+    """Photos that every way must answer alike, as the runtime reads them, before a clock starts."""
     alone: int
     """Photos that the network alone answers in a turn."""
     whole: int
-    """Photos from folder to table in a turn: some seconds of the slowest way."""
+    """Photos from folder to table in a turn."""
     whole_full: int
-    """The same with --full: 200 over its rounds."""
+    """The same with --full: 200 in a turn or over its rounds."""
+    few: int
+    """Photos of a turn for a way that takes one after the other: of its many more seconds as few say as much."""
 
     @cached_property
     def page(self) -> Checkpoint:
@@ -76,6 +78,10 @@ class Work:
         return np.stack([fitted[index % len(fitted)] for index in range(count)])
 
 
+SMALL = {"batch": 8, "compared": 16, "alone": 64, "whole": 200, "whole_full": 200, "few": 24}
+"""Of a network that answers a photo in milliseconds."""
+
+
 def demo() -> Work:
     """The shipped Garment model: MobileNetV2 at 224 px, two heads, trained."""
     return Work(
@@ -83,21 +89,18 @@ def demo() -> Work:
         checkpoint=EXAMPLES / "checkpoints" / DEMO,
         bundle=EXAMPLES / "bundles" / DEMO,
         made=CACHE / "demo",
-        batch=8,
-        alone=64,
-        whole=48,
-        whole_full=40,
+        **SMALL,
     )
 
 
 def convnext_base() -> Work:
     """The reference system's network: ConvNeXt-Base at 512 px with five heads."""
-    return _random(CONVNEXT_BASE, batch=4, alone=4, whole=4, whole_full=40)
+    return _random(CONVNEXT_BASE, batch=4, compared=2, alone=8, whole=8, whole_full=40, few=2)
 
 
 def convnext_atto() -> Work:
     """A small network: ConvNeXt-atto at 224 px with three heads."""
-    return _random(CONVNEXT_ATTO, batch=8, alone=64, whole=48, whole_full=40)
+    return _random(CONVNEXT_ATTO, **SMALL)
 
 
 WORKS: dict[str, Callable[[], Work]] = {
@@ -107,14 +110,11 @@ WORKS: dict[str, Callable[[], Work]] = {
 }
 
 
-def _random(network: Network, *, batch: int, alone: int, whole: int, whole_full: int) -> Work:
+def _random(network: Network, **sizes: int) -> Work:
     return Work(
         name=network.name,
         checkpoint=network.checkpoint,
         bundle=network.bundle,
         made=network.home / "peers",
-        batch=batch,
-        alone=alone,
-        whole=whole,
-        whole_full=whole_full,
+        **sizes,
     )

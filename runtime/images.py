@@ -23,6 +23,8 @@ MAX_PIXELS = 50_000_000
 # A reduced JPEG is averages of blocks, whose edges are not those of the pixels wanted: with so many of them to a side
 # of each, the two differ by 0.5 of 255 on average (tests/test_runtime_images.py holds the bound).
 REDUCED_MARGIN = 4
+# A side that shrinks by no more than this is resized by bilinear samples alone, as one that grows is.
+PLAIN = 1.25
 # Of a picture with transparency, laid on white at a time.
 STRIP_ROWS = 64
 
@@ -186,8 +188,25 @@ def fit(image_HWC: np.ndarray, spec: Preprocess) -> np.ndarray:
 
 
 def _resized(image_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear, to twice the size along a side that shrinks, and of that the means.
+
+    It shrinks by two at most a step, so that no pixel is left out: as near to Pillow's filter, which weighs them all,
+    as OpenCV's INTER_AREA is, in less than half of its time.
+    """
     import cv2
 
-    # Area averages every source pixel, so shrinking does not alias; it only blurs when enlarging.
-    shrinks = image_HWC.shape[0] >= height and image_HWC.shape[1] >= width
-    return cv2.resize(image_HWC, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    tall, wide = _sampled(image_HWC.shape[0], height), _sampled(image_HWC.shape[1], width)
+    while image_HWC.shape[:2] != (tall, wide):
+        down, across = _nearer(image_HWC.shape[0], tall), _nearer(image_HWC.shape[1], wide)
+        image_HWC = cv2.resize(image_HWC, (across, down), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image_HWC, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _sampled(side: int, wanted: int) -> int:
+    """How many samples along a side; where it hardly shrinks, one a pixel leaves nothing out."""
+    return 2 * wanted if side > PLAIN * wanted else wanted
+
+
+def _nearer(side: int, wanted: int) -> int:
+    """A step towards it, that halves the side at most."""
+    return side // 2 if side >= 2 * wanted else wanted

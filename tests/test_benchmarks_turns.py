@@ -15,7 +15,7 @@ from benchmarks import turns, worker
 from benchmarks.networks import NETWORKS, ROOT
 from benchmarks.turns import Process
 from benchmarks.ways import KINDS, OURS, REFERENCE, Kind
-from benchmarks.works import COMPARED, WORKS
+from benchmarks.works import WORKS
 
 
 def test_the_demo_s_ways_answer_its_photos_alone_and_from_folder_to_table(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_the_demo_s_ways_answer_its_photos_alone_and_from_folder_to_table(tmp_pa
         with np.load(tmp_path / f"{name}.npz") as arrays:
             found[name] = dict(arrays)
     assert {name: rows.shape for name, rows in found[OURS].items()} == {
-        attribute.output: (COMPARED, len(attribute.classes)) for attribute in work.page.attributes
+        attribute.output: (work.compared, len(attribute.classes)) for attribute in work.page.attributes
     }
     # The gate's limit for int8 on the mean; the shipped graph is that.
     assert np.mean([np.abs(found[OURS][name] - found[REFERENCE][name]).mean() for name in found[OURS]]) < 0.02

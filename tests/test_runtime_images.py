@@ -245,19 +245,34 @@ def test_a_jpeg_far_larger_than_wanted_is_decoded_smaller(tmp_path: Path, margin
     assert images.decode(path, least=(wanted, wanted)).shape == (480 // reduction, 640 // reduction, 3)
 
 
-def test_what_comes_of_a_reduced_jpeg_is_what_comes_of_the_whole() -> None:
-    """The bound that REDUCED_MARGIN was chosen by: of the photos tried, 80, the worst was at 2.6 of 255 and 0.5 to 0.9
-    on average; a margin of 2 gave 4.2 and 1.5. Another decoder, or Pillow's own resizing, is further off."""
-    errors = []
-    for path in sorted((ROOT / "examples" / "photos").glob("*.jpg")):
-        side = min(images.decode(path).shape[:2])
+def test_what_comes_of_a_reduced_jpeg_is_what_comes_of_the_whole(tmp_path: Path) -> None:
+    """The bound that REDUCED_MARGIN keeps: of 80 photos at four times their size, for networks of 96 to 200 px, the
+    worst was at 0.32 of 255. Another decoder, or Pillow's own resizing, is further off."""
+    path = tmp_path / "large.jpg"
+    for small in sorted((ROOT / "examples" / "photos").glob("*.jpg")):
+        with Image.open(small) as photo:
+            photo.resize((4 * photo.width, 4 * photo.height), Image.Resampling.BICUBIC).save(path, quality=92)
+        whole_HWC = images.decode(path)
+        side = min(whole_HWC.shape[:2])
         for reduction in (2, 4):
             wanted = spec(*[int(side / reduction / images.REDUCED_MARGIN)] * 2)
-            whole_HWC = images.fit(images.decode(path), wanted)
-            assert images.decode(path, least=(wanted.height, wanted.width)).shape[0] < side
-            errors.append(np.abs(images.load(path, wanted).astype(int) - whole_HWC).mean())
-    assert max(errors) < 3.0
-    assert np.mean(errors) < 1.0
+            assert images.decode(path, least=(wanted.height, wanted.width)).shape[0] < whole_HWC.shape[0]
+            error_HWC = images.load(path, wanted).astype(int) - images.fit(whole_HWC, wanted)
+            assert np.abs(error_HWC).mean() < 0.5
+
+
+@pytest.mark.parametrize("size", [96, 128, 224, 288, 384, 512])
+def test_fit_is_as_near_as_opencv_s_own_to_a_filter_that_weighs_every_pixel(size: int) -> None:
+    """Pillow's bilinear filter widens as it shrinks. A fifth more is granted: of 166 photos, as they are and
+    magnified, at seven sizes the worst mean was 1.15 times INTER_AREA's. Where bilinear resizing in one step leaves
+    pixels out it has two to three times INTER_AREA's."""
+    ours, area = [], []
+    for path in sorted((ROOT / "examples" / "photos").glob("*.jpg")):
+        image_HWC = images.decode(path)
+        wanted_HWC = np.asarray(Image.fromarray(image_HWC).resize((size, size), Image.Resampling.BILINEAR), np.int16)
+        ours.append(np.abs(images.fit(image_HWC, spec(size, size)) - wanted_HWC).mean())
+        area.append(np.abs(cv2.resize(image_HWC, (size, size), interpolation=cv2.INTER_AREA) - wanted_HWC).mean())
+    assert np.mean(ours) < 1.2 * np.mean(area)
 
 
 def test_a_folder_a_missing_file_and_a_dangling_link_are_refused_with_their_reason(tmp_path: Path) -> None:

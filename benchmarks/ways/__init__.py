@@ -51,6 +51,8 @@ class Kind:
     options: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
     """Whether it takes part with --full alone: it takes minutes to get ready."""
+    single: bool = False
+    """Whether it takes one photo after the other."""
 
     def missing(self) -> str:
         """Of what it needs, what is not installed; empty where all is."""
@@ -58,13 +60,14 @@ class Kind:
 
 
 PYTORCH, ORT, OPENVINO = "benchmarks.ways.pytorch", "benchmarks.ways.onnx_runtime", "benchmarks.ways.open_vino"
+GRAPH = ("torch", "onnxscript", "onnxruntime")
 KINDS = {
     OURS: Kind(module="benchmarks.ways.facet"),
-    REFERENCE: Kind(module="benchmarks.ways.reference", needs=("torch", "PIL")),
+    REFERENCE: Kind(module="benchmarks.ways.reference", needs=("torch", "PIL"), single=True),
     "pytorch bf16": Kind(module=PYTORCH, needs=("torch", "torchvision")),
     "pytorch compile bf16": Kind(module=PYTORCH, needs=("torch", "torchvision"), options={"compile": "1"}, full=True),
-    "onnxruntime fp32": Kind(module=ORT, needs=("torch", "onnxscript", "onnxruntime"), options={"graph": "fp32"}),
-    "optimum int8": Kind(module=ORT, needs=("torch", "onnxscript", "onnxruntime"), options={"graph": "int8"}),
+    "onnxruntime fp32": Kind(module=ORT, needs=GRAPH, options={"graph": "fp32"}, single=True),
+    "optimum int8": Kind(module=ORT, needs=GRAPH, options={"graph": "int8"}, single=True),
     "openvino f32": Kind(module=OPENVINO, needs=("openvino", "torch"), options={"precision": "f32"}, full=True),
     "openvino bf16": Kind(module=OPENVINO, needs=("openvino", "torch"), options={"precision": "bf16"}, full=True),
     "openvino int8": Kind(module=OPENVINO, needs=("openvino", "torch", "nncf"), options={"precision": "int8"}),

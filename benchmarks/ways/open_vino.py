@@ -20,14 +20,13 @@ import numpy as np
 import openvino
 
 from benchmarks.networks import ROOT
-from benchmarks.ways import plain, table
-from export.evidence import spread
+from benchmarks.ways import pixels, table
 from runtime import images, inputs
 
 if TYPE_CHECKING:
     from benchmarks.works import Work
 
-SECONDS = 5
+SECONDS = 2
 """That benchmark_app runs for."""
 CALIBRATION_PHOTOS = 64
 
@@ -103,6 +102,8 @@ def converted(work: Work) -> Path:
     """The model as ov.convert_model gives it, for one photo, float32; made where it is not there yet."""
     import torch
 
+    from benchmarks.ways import plain
+
     path = work.made / "openvino" / "model.xml"
     if not path.exists():
         model, _ = plain.load(work.checkpoint)
@@ -118,10 +119,12 @@ def quantised(work: Work) -> Path:
     if not path.exists():
         import nncf
 
+        from export.evidence import spread
+
         found = spread(inputs.find([ROOT / "examples" / "clothing" / "train_images"]), CALIBRATION_PHOTOS)
 
         def read(photo: Path) -> np.ndarray:
-            return plain.normalised(images.load(photo, work.page.preprocess)[None], work.page)
+            return pixels.normalised(images.load(photo, work.page.preprocess)[None], work.page)
 
         dataset = nncf.Dataset(found, read)
         made = nncf.quantize(openvino.Core().read_model(converted(work)), dataset, subset_size=len(found))

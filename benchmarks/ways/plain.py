@@ -13,8 +13,6 @@ from train import checkpoint
 from train.network import FacetModel
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from train.checkpoint import Checkpoint
 
 
@@ -33,13 +31,3 @@ def load(folder: Path) -> tuple[Plain, Checkpoint]:
     """The checkpoint's network, and its page."""
     model, page = checkpoint.load(folder)
     return Plain(model).eval(), page
-
-
-def normalised(photos_NHWC: np.ndarray, page: Checkpoint) -> np.ndarray:
-    """Its input, float32 [N, 3, H, W], for uint8 RGB photos."""
-    import numpy as np
-
-    config = page.preset.model
-    scaled_NHWC = photos_NHWC.astype(np.float32) / 255
-    changed_NHWC = (scaled_NHWC - np.float32(config.mean)) / np.float32(config.std)
-    return np.ascontiguousarray(changed_NHWC.transpose(0, 3, 1, 2))

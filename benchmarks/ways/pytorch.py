@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.ways import table
+from runtime import machine
 from train import checkpoint
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def open_way(work: Work, *, compile: str = "") -> PyTorch:
     """The work's checkpoint, in bfloat16."""
+    torch.set_num_threads(machine.cores())
     return PyTorch(work, compiled=bool(compile))
 
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from benchmarks.ways import table
+from runtime import machine
 from train import checkpoint
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ CPU = torch.device("cpu")
 
 def open_way(work: Work) -> ReferenceWay:
     """The reference's way over the work's checkpoint."""
+    torch.set_num_threads(machine.cores())
     return ReferenceWay.open(work.checkpoint)
 
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import cache, machine
-from runtime.engines import EngineOptions
+from runtime.engines import EngineOptions, unsigned
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class OpenVinoEngine:
         shape = model.input("images").partial_shape
         shape[0] = 1
         model.reshape({"images": shape})
+        unsigned.widen(model)
         self._shape = tuple(model.input("images").shape)
         self._shapes = {output.get_any_name(): tuple(output.shape) for output in model.outputs}
         self.outputs = tuple(self._shapes)
@@ -145,7 +146,8 @@ class OpenVinoEngine:
         """The model compiled; taken from the cache where it may be, and kept there."""
         if not self._options.kept_as:
             return _core().compile_model(self._model, "CPU", settings)
-        made_of = [self._options.kept_as, machine.version_of("openvino"), asdict(machine.processor()), settings]
+        made_with = [machine.version_of("openvino"), asdict(machine.processor()), settings]
+        made_of = [self._options.kept_as, unsigned.__name__, *made_with]
         found = cache.read("openvino", made_of)
         if found is not None:
             with suppress(RuntimeError):
