@@ -158,9 +158,9 @@ def ways_of(page: Bundle, artifact: Artifact, verdict: Verdict) -> Iterator[Way]
         streams = [count for count in (1, 2, 4, 8, 16, 32) if count < cores] + [cores]
     batches = [size for size in (1, 4, 16) if size < most] + [most]
     for at_once, batch in itertools.product(streams, batches):
-        # Where several batches are under way, their size hardly matters to the engine; less of it is what predict asks
-        # for, more of it memory.
-        if at_once == 1 or batch == BATCH:
+        # Where each of several batches is computed by the thread that brings it, its size is memory, and hardly time;
+        # where threads wait for the engine's own, fewer and larger calls keep them out of each other's way.
+        if at_once == 1 or batch == BATCH or ENGINES[verdict.engine].waits:
             yield Way(artifact=artifact, engine=verdict.engine, hint=verdict.hint, streams=at_once, batch=batch)
 
 
