@@ -1,4 +1,4 @@
-"""Bars as an SVG picture: the same text for the same figures, so that a check can tell whether it is of them."""
+"""Bars and curves as SVG pictures: the same text for the same figures, so that a check can tell if they are of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import NamedTuple
 WIDTH, LABELS, RIGHT = 860, 330, 70
 ROW, GAP, HEAD = 20, 10, 34
 SHADES = ("#2b6cb0", "#a0aec0", "#dd6b20", "#38a169")
+ACROSS, PANEL_WIDTH, PANEL_HEIGHT = 4, 215, 170
+PAD_LEFT, PAD_RIGHT, PAD_TOP, PAD_BOTTOM = 12, 22, 56, 26
+"""Of a panel, what lies around the curve."""
 
 
 class Part(NamedTuple):
@@ -27,10 +30,26 @@ class Bar(NamedTuple):
     """Behind the bar."""
 
 
+class Point(NamedTuple):
+    """A place along a panel's width, and the figure there."""
+
+    at: float
+    label: str
+    value: float
+
+
+class Panel(NamedTuple):
+    """One figure over one thing."""
+
+    title: str
+    unit: str
+    points: tuple[Point, ...]
+
+
 def chart(title: str, bars: Sequence[Bar], legend: Sequence[str] = ()) -> str:
     """An SVG picture on a transparent ground, in colours that show on light and dark pages."""
     longest = _longest(bars)
-    lines = [_text(0, 14, title, weight="bold")]
+    lines: list[str] = []
     at = HEAD
     x = 0.0
     for index, name in enumerate(legend):
@@ -54,11 +73,46 @@ def chart(title: str, bars: Sequence[Bar], legend: Sequence[str] = ()) -> str:
                 x += width
             lines.append(_text(x + 6, at, bar.told))
         at += ROW
-    height = at + 4
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" font-family="sans-serif">'
-    )
-    return "\n".join([head, f"<title>{escape(title)}</title>", *lines, "</svg>", ""])
+    return _picture(WIDTH, at + 4, title, lines)
+
+
+def curves(title: str, panels: Sequence[Panel]) -> str:
+    """The panels, some in a row, each from zero to its own largest figure."""
+    lines: list[str] = []
+    for index, panel in enumerate(panels):
+        lines += _panel(panel, index % ACROSS * PANEL_WIDTH, HEAD + index // ACROSS * PANEL_HEIGHT)
+    return _picture(ACROSS * PANEL_WIDTH, HEAD - (-len(panels) // ACROSS) * PANEL_HEIGHT, title, lines)
+
+
+def _panel(panel: Panel, left: int, top: int) -> list[str]:
+    first, last = panel.points[0].at, panel.points[-1].at
+    most = max(point.value for point in panel.points)
+    floor = top + PANEL_HEIGHT - PAD_BOTTOM
+
+    def place(point: Point) -> tuple[float, float]:
+        across = (point.at - first) / (last - first)
+        return (
+            left + PAD_LEFT + across * (PANEL_WIDTH - PAD_LEFT - PAD_RIGHT),
+            floor - point.value / most * (PANEL_HEIGHT - PAD_TOP - PAD_BOTTOM),
+        )
+
+    places = [place(point) for point in panel.points]
+    right = left + PANEL_WIDTH - PAD_RIGHT
+    drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    lines = [
+        _text(left, top + 18, panel.title, size=12),
+        _text(left, top + 33, panel.unit, size=11),
+        f'<line x1="{left + PAD_LEFT}" y1="{floor}" x2="{right}" y2="{floor}" stroke="#a0aec0"/>',
+        f'<polyline points="{drawn}" fill="none" stroke="{SHADES[0]}" stroke-width="2"/>',
+        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{SHADES[0]}"/>' for x, y in places),
+    ]
+    # The ends alone have their words: between them there may be no room.
+    for point, (x, y) in ((panel.points[0], places[0]), (panel.points[-1], places[-1])):
+        anchor = "start" if point is panel.points[0] else "end"
+        x += -PAD_LEFT / 2 if anchor == "start" else PAD_RIGHT / 2
+        lines.append(_text(x, floor + 15, point.label, size=11, anchor=anchor))
+        lines.append(_text(x, y - 7, f"{point.value:.4g}", size=11, anchor=anchor))
+    return lines
 
 
 def _longest(bars: Sequence[Bar]) -> Iterator[float]:
@@ -72,5 +126,17 @@ def _longest(bars: Sequence[Bar]) -> Iterator[float]:
             group = []
 
 
-def _text(x: float, y: float, text: str, *, weight: str = "normal") -> str:
-    return f'<text x="{x:.1f}" y="{y}" font-size="13" font-weight="{weight}" fill="#718096">{escape(text)}</text>'
+def _picture(width: int, height: int, title: str, lines: Sequence[str]) -> str:
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="sans-serif">'
+    )
+    words = [f"<title>{escape(title)}</title>", _text(0, 14, title, weight="bold")]
+    return "\n".join([head, *words, *lines, "</svg>", ""])
+
+
+def _text(x: float, y: float, words: str, *, weight: str = "normal", size: int = 13, anchor: str = "start") -> str:
+    """Words whose line is at that height, in a grey that shows on light and dark pages."""
+    return (
+        f'<text x="{x:.1f}" y="{y:.0f}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" '
+        f'fill="#718096">{escape(words)}</text>'
+    )

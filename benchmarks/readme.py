@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 # Beside this file, which is run by its name.
-from plots import Bar, Part, chart
+from plots import Bar, Panel, Part, Point, chart, curves
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "facet"
@@ -135,10 +136,34 @@ def pictures() -> dict[Path, str]:
         stages.append(Bar("a photo", parts, f"{whole:.3g} ms"))
     return {
         RESULTS / "throughput.svg": chart("Images a second, the network alone", rates),
+        RESULTS / "growth.svg": curves("How predict grows", growth()),
         RESULTS / "stages.svg": chart(
             "Where predict's time goes", stages, ("the networks", "what is lost", "decoding and fitting")
         ),
     }
+
+
+def growth() -> list[Panel]:
+    """How time and memory grow, a panel for each thing that grows."""
+    sweeps = json.loads(_latest("growth").read_text())["sweeps"]
+
+    def panel(title: str, unit: str, sweep: str, at: str, value: str, *, log: bool = False) -> Panel:
+        points = (
+            Point(math.log(one[at]) if log else one[at], f"{one[at]:,}".replace(",", " "), one[value])
+            for one in sweeps[sweep]
+        )
+        return Panel(title, unit, tuple(points))
+
+    return [
+        panel("photos", "images/s", "files", "files", "images_per_s", log=True),
+        panel("photos", "MB", "files", "files", "resident_mb", log=True),
+        panel("photos at a time", "images/s", "batch", "batch", "images_per_s", log=True),
+        panel("photos at a time", "MB", "batch", "batch", "resident_mb", log=True),
+        panel("cores", "images/s", "cores", "cores", "images_per_s"),
+        panel("cores", "MB", "cores", "cores", "resident_mb"),
+        panel("attributes", "ms a photo", "attributes", "attributes", "ms"),
+        panel("pixels of the network's input", "ms a photo", "pixels", "pixels", "ms"),
+    ]
 
 
 def _speeds() -> list[dict[str, Any]]:
