@@ -119,6 +119,20 @@ def speed() -> str:
     return _table(header, lines)
 
 
+def stages() -> str:
+    """What decoding and the networks take of a photo's time, and how near the whole comes to the two alone."""
+    path = _latest("stages")
+    parts = ("decode_ms", "networks_ms", "whole_ms")
+    lines = [
+        f"| {name}: {work['what']} | {_figure(work['images_per_s'])} | "
+        + " | ".join(f"{work[part]:.3g}" for part in parts)
+        + f" | {work['efficiency']:.2f} |"
+        for name, work in json.loads(path.read_text())["works"].items()
+    ]
+    header = ("model", "images/s", "decoding, ms", "networks, ms", "the whole, ms", "efficiency")
+    return _table(header, lines) + f"\n[file](benchmarks/results/{path.name})\n"
+
+
 def pictures() -> dict[Path, str]:
     """The README's plots by their file."""
     rates: list[Bar] = []
@@ -127,18 +141,18 @@ def pictures() -> dict[Path, str]:
         for way in record["contests"]["alone"]["ways"]:
             parts = (Part(way["images_per_s"], 0 if way["way"] == OURS else 1),)
             rates.append(Bar(_short(way), parts, _figure(way["images_per_s"])))
-    stages: list[Bar] = []
+    times: list[Bar] = []
     for name, work in json.loads(_latest("stages").read_text())["works"].items():
         whole = 1000 / work["images_per_s"]
         cores = [work["decode_ms"], work["networks_ms"], max(0.0, whole - work["decode_ms"] - work["networks_ms"])]
-        stages.append(Bar(f"{name}: {work['what']}"))
+        times.append(Bar(f"{name}: {work['what']}"))
         parts = tuple(Part(value, shade) for value, shade in zip(cores, (2, 0, 1), strict=True))
-        stages.append(Bar("a photo", parts, f"{whole:.3g} ms"))
+        times.append(Bar("a photo", parts, f"{whole:.3g} ms"))
     return {
         RESULTS / "throughput.svg": chart("Images a second, the network alone", rates),
         RESULTS / "growth.svg": curves("How predict grows", growth()),
         RESULTS / "stages.svg": chart(
-            "Where predict's time goes", stages, ("the networks", "what is lost", "decoding and fitting")
+            "Where predict's time goes", times, ("the networks", "what is lost", "decoding and fitting")
         ),
     }
 

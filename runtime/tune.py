@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,8 @@ LOOK_S, LOOK_RUNS = 0.6, 3
 HOPELESS = 0.6
 FINALISTS, NEAR = 4, 0.85
 ROUNDS = 5
+# Of the cores: with more at work for others, tune found a photo at a time fastest on two cores, which was not.
+BUSY = 0.5
 # Of each worker in a row, of a network that takes its time one: the last of them end a little apart.
 CALLS, CALLS_S = 4, 0.3
 
@@ -101,6 +104,9 @@ class Timed:
 def tune(args: argparse.Namespace) -> int:
     roots = args.bundles or [bundle.default_root()[0]]
     folders = [folder for root in roots for folder in bundle.find(root).values()]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > BUSY * machine.cores():
+        note(f"this machine is busy (load {load:.1f}): what is fastest now may not be when it is quiet")
     failed = 0
     for folder in folders:
         try:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import cache
+from runtime import cache, machine
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.errors import UserError
 
+ROOT = Path(__file__).resolve().parent.parent
 # OpenVINO would take bfloat16 where the processor has it, which keeps 8 bits.
 CPU = {"onnxruntime": "", "openvino": "f32"}
 # Neither in the order of the alphabet nor backwards.
@@ -309,3 +312,25 @@ def test_a_folder_that_happens_to_bear_an_engine_s_name_is_no_installation(
     (tmp_path / "tensorrt" / "plans").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path)
     assert not ENGINES["tensorrt"].installed()
+
+
+ONE_CORE = """
+import os, sys
+core = min(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {core})  # before any library has started a thread
+
+from pathlib import Path
+import numpy as np
+from runtime.engines import EngineOptions, open_engine
+
+with open_engine("onnxruntime", Path(sys.argv[1]), EngineOptions()) as engine:
+    engine.infer(np.zeros((1, 16, 16, 3), np.uint8))
+    found = {int(each.name): os.sched_getaffinity(int(each.name)) for each in Path("/proc/self/task").iterdir()}
+assert all(cores == {core} for cores in found.values()), found
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or machine.cores() < 2, reason="needs Linux and two cores")
+def test_onnx_runtime_stays_on_the_cores_that_it_was_given(graph: Path) -> None:
+    """Left to choose, it binds a thread to each of the machine's: a container of one core had its neighbour's too."""
+    subprocess.run([sys.executable, "-c", ONE_CORE, graph], check=True, cwd=ROOT)

@@ -26,7 +26,8 @@ ODD = [json.dumps(FOUND | change).encode() for change in CHANGES]
 
 @pytest.fixture
 def folder(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle of one graph that both CPU engines passed, and a cache of its own."""
+    """A bundle of one graph that both CPU engines passed, a cache of its own, and a quiet machine."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0), raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tune, "LOOK_S", 0.01)
     copy = Path(shutil.copytree(bundle_folder, tmp_path / "shirt"))
@@ -60,6 +61,14 @@ def test_the_fastest_way_is_kept_and_taken_from_then_on(folder: Path, capsys: py
     with Predictor.open(folder) as predictor:
         assert (predictor.choice.engine, predictor.batch, predictor.choice.tuned) == (kept.engine, kept.batch, kept)
     assert str(predictor.choice).endswith("tuned")
+
+
+def test_on_a_busy_machine_it_says_that_what_it_finds_may_not_hold(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.51 * machine.cores(), 0.0, 0.0), raising=False)
+    assert tune.main([str(folder), "--quiet"]) == 0
+    assert "this machine is busy (load" in capsys.readouterr().err
 
 
 def test_what_was_found_holds_for_this_page_this_machine_and_these_engines_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -40,8 +41,11 @@ class OnnxRuntimeEngine:
         # Else its threads look for work all the time, on the cores that open the session, decode the next photos and
         # compute the run's other networks: a session took twice as long to open, and four of them to answer.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        threads = self._options.threads or (machine.cores() if self._options.streams > 1 else 0)
-        settings.intra_op_num_threads = -(-threads // self._options.streams)  # 0 leaves the choice to it
+        # Left to choose (0), it takes all of the machine's cores and binds a thread to each, also to those that this
+        # process may not use.
+        chooses = self._options.streams == 1 and machine.cores() == os.cpu_count()
+        threads = self._options.threads or (0 if chooses else machine.cores())
+        settings.intra_op_num_threads = -(-threads // self._options.streams)
         self._session = onnxruntime.InferenceSession(str(self._path), settings, providers=["CPUExecutionProvider"])
         self.outputs = tuple(output.name for output in self._session.get_outputs())
         return self
