@@ -11,7 +11,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,17 @@ OURS = "facet"
 RESULTS = ROOT / "benchmarks" / "results"
 FIXED = ("image", "category", "category_confidence", "routed_from", "status", "error")
 SHOWN_PHOTOS = 6
+# OpenVINO's words for layers, and ours.
+LAYERS = {
+    "FullyConnectedQuantizedLegacy": "int8 products",
+    "GroupConvolution": "depthwise convolutions",
+    "MVN": "norms",
+    "Convolution": "other convolutions",
+    "Transpose": "transposes",
+    "Reorder": "reorders",
+}
+# Of a network's time: smaller kinds of layers are in the file.
+SHOWN_SHARE = 0.02
 STAGES = ("the networks", "what is lost", "decoding and fitting")
 WAYS = ("as exported", "all rewrites", "int8")
 
@@ -51,6 +62,8 @@ def rendered(readme: str) -> str:
         "recipes": recipes,
         "ablation": ablation,
         "speed": speed,
+        "stages": stages,
+        "limits": limits,
         "graphs": graphs,
         "int8": int8,
         "gpu": gpu,
@@ -119,6 +132,25 @@ def speed() -> str:
     return _table(header, lines)
 
 
+def limits() -> str:
+    """ConvNeXt-Base in int8 beside the challenge's rule and the machine's own rate, and where its time goes."""
+    late, layers = _latest("latency"), _latest("layers")
+    single, kinds = json.loads(late.read_text()), json.loads(layers.read_text())["kinds"]
+    base = next(record for record in _speeds() if record["model"] == "convnext_base")
+    shares = {kind: base["contests"][kind]["share_of_limit"]["int8"] for kind in ("alone", "whole")}
+    spent = ", ".join(
+        f"{LAYERS[kind['kind']]} {100 * kind['share']:.0f} %" for kind in kinds if kind["share"] >= SHOWN_SHARE
+    )
+    lines = [
+        f"| a photo at a time, decoding included, p95 of {single['photos']} | {single['p95_ms']:.0f} ms, of "
+        f"{single['limit_ms']} that the challenge allows | [file](benchmarks/results/{late.name}) |",
+        f"| of the machine's int8 rate for large products | {100 * shares['alone']:.0f} % alone, "
+        f"{100 * shares['whole']:.0f} % from folder to table | [file](benchmarks/results/{base['file']}) |",
+        f"| where the network's time goes | {spent} | [file](benchmarks/results/{layers.name}) |",
+    ]
+    return _table(("ConvNeXt-Base at 512 px, int8", "", ""), lines)
+
+
 def stages() -> str:
     """What decoding and the networks take of a photo's time, and how near the whole comes to the two alone."""
     path = _latest("stages")
@@ -161,22 +193,21 @@ def growth() -> list[Panel]:
     """How time and memory grow, a panel for each thing that grows."""
     sweeps = json.loads(_latest("growth").read_text())["sweeps"]
 
-    def panel(title: str, unit: str, sweep: str, at: str, value: str, *, log: bool = False) -> Panel:
-        points = (
-            Point(math.log(one[at]) if log else one[at], f"{one[at]:,}".replace(",", " "), one[value])
-            for one in sweeps[sweep]
-        )
+    def panel(
+        title: str, unit: str, sweep: str, key: str, value: str, scale: Callable[[float], float] = float
+    ) -> Panel:
+        points = (Point(scale(one[key]), f"{one[key]:,}".replace(",", " "), one[value]) for one in sweeps[sweep])
         return Panel(title, unit, tuple(points))
 
     return [
-        panel("photos", "images/s", "files", "files", "images_per_s", log=True),
-        panel("photos", "MB", "files", "files", "resident_mb", log=True),
-        panel("photos at a time", "images/s", "batch", "batch", "images_per_s", log=True),
-        panel("photos at a time", "MB", "batch", "batch", "resident_mb", log=True),
+        panel("photos", "images/s", "files", "files", "images_per_s", math.log),
+        panel("photos", "MB", "files", "files", "resident_mb", math.log),
+        panel("photos at a time", "images/s", "batch", "batch", "images_per_s", math.log),
+        panel("photos at a time", "MB", "batch", "batch", "resident_mb", math.log),
         panel("cores", "images/s", "cores", "cores", "images_per_s"),
         panel("cores", "MB", "cores", "cores", "resident_mb"),
         panel("attributes", "ms a photo", "attributes", "attributes", "ms"),
-        panel("pixels of the network's input", "ms a photo", "pixels", "pixels", "ms"),
+        panel("pixels of a photo, by its side", "ms a photo", "pixels", "size", "ms", lambda side: side**2),
     ]
 
 
