@@ -111,7 +111,9 @@ def _panel(panel: Panel, left: int, top: int) -> list[str]:
         anchor = "start" if point is panel.points[0] else "end"
         x += -PAD_LEFT / 2 if anchor == "start" else PAD_RIGHT / 2
         lines.append(_text(x, floor + 15, point.label, size=11, anchor=anchor))
-        lines.append(_text(x, y - 7, f"{point.value:.4g}", size=11, anchor=anchor))
+        # Below the curve where it rises from here: above, it would run through the figure.
+        y += 15 if point is panel.points[0] and places[1][1] < y else -7
+        lines.append(_text(x, y, f"{point.value:.4g}", size=11, anchor=anchor))
     return lines
 
 

@@ -203,7 +203,7 @@ def growth() -> list[Panel]:
         panel("photos", "images/s", "files", "files", "images_per_s", math.log),
         panel("photos", "MB", "files", "files", "resident_mb", math.log),
         panel("photos at a time", "images/s", "batch", "batch", "images_per_s", math.log),
-        panel("photos at a time", "MB", "batch", "batch", "resident_mb", math.log),
+        panel("photos at a time", "MB", "batch", "batch", "resident_mb"),
         panel("cores", "images/s", "cores", "cores", "images_per_s"),
         panel("cores", "MB", "cores", "cores", "resident_mb"),
         panel("attributes", "ms a photo", "attributes", "attributes", "ms"),
