@@ -27,7 +27,7 @@ from runtime.terminal import note
 LEAST = 0.95
 AUTO = ("auto", None)
 # Photos and rounds of each work.
-SIZES = {"demo": (400, 9), "convnext_base": (16, 5)}
+SIZES = {"demo": (400, 9), "convnext_base": (16, 5), "convnext_atto": (400, 9)}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(into: Path) -> int:
-    """Measure both works, keep what was found, and say whether auto comes near enough to the best."""
+    """Measure the works, keep what was found, and say whether auto comes near enough to the best."""
     load_before = os.getloadavg()[0]
     works = served()
     with tempfile.TemporaryDirectory() as cache:

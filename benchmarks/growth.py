@@ -97,7 +97,7 @@ def predicted(
 @contextmanager
 def only(cores: int | None) -> Iterator[None]:
     """So many of the cores for what is started inside."""
-    if cores is None or not hasattr(os, "sched_setaffinity"):
+    if cores is None:
         yield
         return
     before = os.sched_getaffinity(0)

@@ -183,9 +183,7 @@ def pictures() -> dict[Path, str]:
     return {
         RESULTS / "throughput.svg": chart("Images a second, the network alone", rates),
         RESULTS / "growth.svg": curves("How predict grows", growth()),
-        RESULTS / "stages.svg": chart(
-            "Where predict's time goes", times, ("the networks", "what is lost", "decoding and fitting")
-        ),
+        RESULTS / "stages.svg": chart("Where predict's time goes", times, STAGES),
     }
 
 

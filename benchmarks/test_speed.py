@@ -33,6 +33,8 @@ from runtime import bundle, inputs
 # filter, and labels are held to it all the same: below it two ways would no longer be doing the same work.
 AGREEMENT = LIMITS["int8"].agreement
 ROUNDS, FULL_ROUNDS = 3, 5
+# Photos, with --full.
+COMPARED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ def entrants(
             work=work,
             workers=workers,
             missing=missing,
-            answers=compared(workers, scratch),
+            answers=compared(workers, scratch, COMPARED if full else work.compared),
             limits=limits,
             rounds=FULL_ROUNDS if full else ROUNDS,
             full=full,
@@ -100,7 +102,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 def test_the_network_alone(entrants: Entrants, benchmark: BenchmarkFixture, keep: Callable[[Contest], None]) -> None:
     count = entrants.count(entrants.work.alone)
-    contest(entrants, "alone", count, benchmark, keep, lambda worker, number: ("alone", count(worker)))
+    found = contest(entrants, "alone", count, benchmark, lambda worker, number: ("alone", count(worker)))
+    if benchmark.enabled:
+        keep(found)
 
 
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
@@ -129,17 +133,19 @@ def test_from_folder_to_table(
     for worker in entrants.workers:
         worker.ask("whole", first, outs[worker.way])
     before = agree({worker.way: first for worker in entrants.workers})
-    contest(
+    found = contest(
         entrants,
         "whole",
         count,
         benchmark,
-        keep,
         lambda worker, number: ("whole", folder(worker, number), outs[worker.way]),
         agree=before,
     )
     # What was timed is what was compared: the last round's tables are of its photos.
-    agree({worker.way: folder(worker, entrants.rounds - 1) for worker in entrants.workers})
+    last = len(found.limits) - 1
+    agree({worker.way: folder(worker, last) for worker in entrants.workers})
+    if benchmark.enabled:
+        keep(found)
 
 
 def contest(
@@ -147,12 +153,11 @@ def contest(
     kind: str,
     count: Callable[[Worker], int],
     benchmark: BenchmarkFixture,
-    keep: Callable[[Contest], None],
     request: Callable[[Worker, int], tuple[object, ...]],
     *,
     agree: dict[str, float] | None = None,
-) -> None:
-    """Time the ways in turns, and hand on what was found; the plug-in's clock runs in our turns."""
+) -> Contest:
+    """Time the ways in turns; the plug-in's clock runs in our turns."""
     rates: dict[str, list[float]] = {worker.way: [] for worker in entrants.workers}
     limits: list[dict[str, float]] = []
 
@@ -188,16 +193,15 @@ def contest(
         limits=limits,
     )
     benchmark.extra_info |= found.summary()
-    if benchmark.enabled:
-        keep(found)
+    return found
 
 
-def compared(workers: list[Worker], scratch: Path) -> dict[str, Agreement]:
+def compared(workers: list[Worker], scratch: Path, photos: int) -> dict[str, Agreement]:
     """How near each way's answers to the same pixels are to PyTorch's in float32."""
     found = {}
     for worker in workers:
         path = scratch / f"{worker.slug}.npz"
-        worker.ask("answers", path)
+        worker.ask("answers", path, photos)
         with np.load(path) as arrays:
             found[worker.way] = dict(arrays)
     wanted = found[REFERENCE]

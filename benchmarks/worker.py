@@ -50,11 +50,11 @@ def replies(name: str, work: Work) -> Iterator[dict[str, object]]:
 
 
 def done(way: Way, work: Work, words: Sequence[str]) -> dict[str, object]:
-    """`answers FILE`, `alone N` or `whole FOLDER FILE`."""
+    """`answers FILE N`, `alone N` or `whole FOLDER FILE`."""
     if words[0] == "answers":
         import numpy as np
 
-        np.savez(words[1], **way.answers(work.pixels(work.compared)))
+        np.savez(words[1], **way.answers(work.pixels(int(words[2]))))
         return {}
     if words[0] == "alone":
         photos_NHWC, rates = work.pixels(int(words[1])), []

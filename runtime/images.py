@@ -194,12 +194,14 @@ def _resized(image_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
     as OpenCV's INTER_AREA is, in less than half of its time.
     """
     import cv2
+    import numpy as np
 
     tall, wide = _sampled(image_HWC.shape[0], height), _sampled(image_HWC.shape[1], width)
-    while image_HWC.shape[:2] != (tall, wide):
-        down, across = _nearer(image_HWC.shape[0], tall), _nearer(image_HWC.shape[1], wide)
-        image_HWC = cv2.resize(image_HWC, (across, down), interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(image_HWC, (width, height), interpolation=cv2.INTER_LINEAR)
+    for rows, columns in ((tall, wide), (height, width)):
+        while image_HWC.shape[:2] != (rows, columns):
+            down, across = _nearer(image_HWC.shape[0], rows), _nearer(image_HWC.shape[1], columns)
+            image_HWC = cv2.resize(image_HWC, (across, down), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(image_HWC)
 
 
 def _sampled(side: int, wanted: int) -> int:

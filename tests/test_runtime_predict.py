@@ -16,12 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import output
 from runtime.engines import ENGINES, ort
-from runtime.errors import UserError
-from runtime.fleet import Row
 from runtime.predict import main
-from tests.predict_parts import run, table
+from tests.predict_parts import run, stopped_after, table
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("numpy", "cv2", "onnxruntime", "openvino", "tensorrt_rtx", "tensorrt", "rich")
@@ -141,15 +138,7 @@ def test_a_report_shows_every_row_of_the_table_also_those_of_the_run_before(
     (photos / "bad.jpg").write_bytes(b"")
     page = tmp_path / "r.html"
     options = (photos, "--bundles", fleet_root, "--out", out, "--quiet", "--batch", "1", "--report", page)
-    write = output.Unfinished.write
-
-    def full_after_two(unfinished: output.Unfinished, row: Row) -> None:
-        if unfinished.rows == 2:
-            raise UserError("no room")
-        write(unfinished, row)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(output.Unfinished, "write", full_after_two)
+    with stopped_after(2, monkeypatch):
         assert run(*options) == 2
     assert not page.exists()
     assert run(*options, "--resume") == 1

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import challenge, output
-from runtime.errors import UserError
+from runtime import challenge
 from runtime.fleet import Row
-from tests.predict_parts import run, table
+from tests.predict_parts import run, stopped_after, table
 
 
 @pytest.fixture
@@ -144,15 +143,7 @@ def test_a_submission_gone_on_with_counts_as_one_that_was_never_stopped(
     assert run(tmp_path / "named", *doubtful) == 0
     whole = out.read_bytes()
     assert whole.count(b"dummy_value") == 4 * 10
-    write = output.Unfinished.write
-
-    def failing(unfinished: output.Unfinished, row: Row) -> None:
-        if unfinished.rows == 2:
-            raise UserError("stopped")
-        write(unfinished, row)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(output.Unfinished, "write", failing)
+    with stopped_after(2, monkeypatch):
         assert run(tmp_path / "named", *doubtful) == 2
     assert run(tmp_path / "named", *doubtful, "--resume") == 0
     assert out.read_bytes() == whole

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.stages import predict
-from runtime import bundle, inputs, machine, pipeline, tune, tuned
+from benchmarks.stages import predict, tune_once
+from runtime import bundle, inputs, machine, pipeline
 from runtime.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 
 def open_way(work: Work) -> Facet:
-    """The bundle, tuned for this machine if it is not yet; `XDG_CACHE_HOME` says where that is kept."""
-    if tuned.read(bundle.load(work.bundle)) is None:
-        tune.tune_one(work.bundle, quiet=True)
+    """The bundle, tuned for this machine."""
+    tune_once(work.bundle)
     return Facet(work)
 
 

@@ -82,7 +82,6 @@ class OpenVinoEngine:
         shape = model.input("images").partial_shape
         shape[0] = 1
         model.reshape({"images": shape})
-        unsigned.widen(model)
         self._shape = tuple(model.input("images").shape)
         self._shapes = {output.get_any_name(): tuple(output.shape) for output in model.outputs}
         self.outputs = tuple(self._shapes)
@@ -145,16 +144,21 @@ class OpenVinoEngine:
     def _made(self, settings: dict[str, str | int]) -> openvino.CompiledModel:
         """The model compiled; taken from the cache where it may be, and kept there."""
         if not self._options.kept_as:
-            return _core().compile_model(self._model, "CPU", settings)
+            return self._new(settings)
         made_with = [machine.version_of("openvino"), asdict(machine.processor()), settings]
         made_of = [self._options.kept_as, unsigned.__name__, *made_with]
         found = cache.read("openvino", made_of)
         if found is not None:
             with suppress(RuntimeError):
                 return _core().import_model(found, "CPU", settings)
-        compiled = _core().compile_model(self._model, "CPU", settings)
+        compiled = self._new(settings)
         cache.write("openvino", made_of, compiled.export_model().getbuffer())
         return compiled
+
+    def _new(self, settings: dict[str, str | int]) -> openvino.CompiledModel:
+        assert self._model is not None
+        unsigned.widen(self._model)
+        return _core().compile_model(self._model, "CPU", settings)
 
     def _request(self, handle: openvino.InferRequest) -> Request:
         """The request and the memory that it reads and writes, looked up once. Given arrays with each call the bindings
