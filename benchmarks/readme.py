@@ -47,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     after = rendered(before)
     drawn = pictures()
     if args.check:
-        return int(before != after or any(not path.exists() or path.read_text() != svg for path, svg in drawn.items()))
+        differs = [path for path, svg in drawn.items() if not path.exists() or path.read_text() != svg]
+        if before != after:
+            differs.append(readme)
+        for path in differs:
+            print(f"{path.relative_to(ROOT)} differs from the figures; write it with: python benchmarks/readme.py")
+        return int(bool(differs))
     readme.write_text(after, encoding="utf-8")
     for path, svg in drawn.items():
         path.write_text(svg)

@@ -37,10 +37,12 @@ LOOK_S, LOOK_RUNS = 0.6, 3
 HOPELESS = 0.6
 FINALISTS, NEAR = 4, 0.85
 ROUNDS = 5
+# Than the largest that are computed at once.
+LARGER = 4
 # Of the cores: with more at work for others, tune found a photo at a time fastest on two cores, which was not.
 BUSY = 0.5
 # Of each worker in a row, of a network that takes its time one: the last of them end a little apart.
-CALLS, CALLS_S = 4, 0.3
+CALLS, CALLS_S = 4, 1.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,11 +84,15 @@ class Photos:
     paths: Sequence[Path]
     spec: Preprocess
 
-    def batch(self, size: int) -> np.ndarray:
-        """So many of them, the same ones again where there are fewer."""
-        import numpy as np
+    def desks(self, size: int) -> pipeline.Desks:
+        """Memory for so many of them, as predict's workers have it."""
+        return pipeline.Desks([self.spec], size)
 
-        return np.stack([images.load(path, self.spec) for path in itertools.islice(itertools.cycle(self.paths), size)])
+    def on(self, desks: pipeline.Desks, size: int) -> np.ndarray:
+        """So many of them, the same ones again where there are fewer."""
+        for place, path in enumerate(itertools.islice(itertools.cycle(self.paths), size)):
+            desks.put(path, place, max_pixels=images.MAX_PIXELS)
+        return desks.first(size)[self.spec]
 
 
 @dataclass(kw_only=True)
@@ -163,10 +169,17 @@ def ways_of(page: Bundle, artifact: Artifact, verdict: Verdict) -> Iterator[Way]
         cores, most = machine.cores(), batch_of(page.preprocess.height, page.preprocess.width)
         streams = [count for count in (1, 2, 4, 8, 16, 32) if count < cores] + [cores]
     batches = [size for size in (1, 4, 16) if size < most] + [most]
-    for at_once, batch in itertools.product(streams, batches):
-        # Where each of several batches is computed by the thread that brings it, its size is memory, and hardly time;
-        # where threads wait for the engine's own, fewer and larger calls keep them out of each other's way.
-        if at_once == 1 or batch == BATCH or ENGINES[verdict.engine].waits:
+    for at_once in streams:
+        if at_once == 1:
+            sizes = batches
+        elif ENGINES[verdict.engine].waits:
+            # Larger ones than one call computes at once: after the photos are decoded, the network's weights must come
+            # back into the caches, and a stream goes through the batch photo by photo.
+            sizes = [*batches, LARGER * most]
+        else:
+            # Computed by the thread that brings it, a batch's size is memory, and hardly time.
+            sizes = [BATCH]
+        for batch in sizes:
             yield Way(artifact=artifact, engine=verdict.engine, hint=verdict.hint, streams=at_once, batch=batch)
 
 
@@ -174,7 +187,7 @@ def look(folder: Path, way: Way, photos: Photos, *, best: float) -> Timed:
     """Time one way alone, for a moment, and for less where it is far from the best so far."""
     timed = Timed(way=way)
     with way.opened(folder) as engine:
-        engine.infer(photos.batch(way.batch))  # what is only done once
+        engine.infer(photos.on(photos.desks(way.batch), way.batch))  # what is only done once
         started = time.perf_counter()
         while len(timed.rates) < LOOK_RUNS or time.perf_counter() - started < LOOK_S:
             timed.rates.append(rate(engine, way, photos))
@@ -213,9 +226,10 @@ def rate(engine: Engine, way: Way, photos: Photos) -> float:
     """Images a second from files to answers, by as many workers as predict has: a way that lets one batch in at a time
     may answer as fast, and keep the others waiting."""
     workers, turns = pipeline.workers([way.engine]), BoundedSemaphore(way.streams)
+    desks = photos.desks(way.batch)
 
     def answer() -> None:
-        batch_BHWC = photos.batch(way.batch)
+        batch_BHWC = photos.on(desks, way.batch)
         with turns:
             engine.infer(batch_BHWC)
 

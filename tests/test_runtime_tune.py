@@ -172,6 +172,23 @@ def test_a_place_that_takes_nothing_is_told_with_another(
     assert said.endswith("name a folder with: XDG_CACHE_HOME=DIR\n")
 
 
+def test_only_streams_of_an_engine_with_threads_of_its_own_are_tried_with_large_batches(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    page = bundle.load(folder)
+    (graph,) = page.artifacts
+    tried = {
+        (engine, at_once): [way.batch for way in tune.ways_of(page, graph, verdict) if way.streams == at_once]
+        for engine, verdict in ((name, Verdict(engine=name, state="passed")) for name in ("onnxruntime", "openvino"))
+        for at_once in (1, 2)
+    }
+    at_once = tried["onnxruntime", 1]
+    assert tried["openvino", 1] == at_once
+    assert tried["onnxruntime", 2] == [predictor.BATCH]
+    assert tried["openvino", 2] == [*at_once, tune.LARGER * at_once[-1]]
+
+
 def test_the_best_few_come_to_the_last_comparison(folder: Path) -> None:
     (graph,) = bundle.load(folder).artifacts
     timed = [
