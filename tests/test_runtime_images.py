@@ -363,6 +363,25 @@ def test_every_policy_gives_the_size_asked_for_whatever_the_proportions(
     assert difference(found_HWC, np.full((16, 16, 3), 255)) == 0
 
 
+@pytest.mark.parametrize("source", [(1, 300), (70_000, 3), (300, 1)])
+@pytest.mark.parametrize("size", [(256, 640), (32, 300)])
+def test_a_crop_of_a_photo_that_is_longer_than_the_size_is_wide_keeps_a_pixel(
+    source: tuple[int, int], size: tuple[int, int]
+) -> None:
+    wanted = msgspec.structs.replace(spec(*size), resize="crop")
+    assert difference(images.fit(np.full((*source, 3), 90, np.uint8), wanted), np.full((*size, 3), 90)) == 0
+
+
+@pytest.mark.parametrize(("side", "wanted"), [(96 * 2, 96), (567, 96), (1295, 224), (3023, 512)])
+def test_shrinking_leaves_one_pixel_in_thirty_out_at_most(side: int, wanted: int) -> None:
+    # A white column for each, alone in a photo of its own: what it adds is its weight.
+    weights = [
+        images.fit(np.eye(side, dtype=np.uint8)[[at] * 2, :, None].repeat(3, 2) * 255, spec(2, wanted)).sum()
+        for at in range(side)
+    ]
+    assert np.mean(np.array(weights) == 0) < 1 / 30
+
+
 def test_a_pipe_named_like_a_photo_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(PhotoError, match="not a regular file"):
