@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,21 +22,28 @@ DIGEST_BYTES = 32
 
 
 def folder(kind: str) -> Path:
-    """Where things of that kind are: a bundle may lie where nobody may write, and go to other machines."""
+    """Where things of that kind are: a bundle may lie where nobody may write, and go to other machines.
+
+    OSError where the user has no home. The system's folder for temporary files would not do: it is everybody's, and
+    others may have put there what an engine then loads.
+    """
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  Path raises without a home
+    if root.startswith("~"):  # as it was: there is neither HOME nor an entry for this user
+        raise FileNotFoundError(errno.ENOENT, "no home folder is known", root)
     return Path(root, "facet-edge", kind)
 
 
 def read(kind: str, made_of: Sequence[object]) -> bytes | None:
     """What was made of these, as JSON takes them; None where it is not there, or not as it was written."""
-    path = _path(kind, made_of)
     try:
+        path = _path(kind, made_of)
         refuse_pipe(path)
         with path.open("rb") as file:
             digest, kept = file.read(DIGEST_BYTES), file.read()
-        os.utime(path)
     except OSError:
         return None
+    with suppress(OSError):  # a cache that may only be read serves all the same
+        os.utime(path)
     return kept if hashlib.sha256(kept).digest() == digest else None
 
 
@@ -45,12 +53,13 @@ def write(kind: str, made_of: Sequence[object], content: Buffer) -> None:
         with replacing(_path(kind, made_of)) as beside, beside.open("wb") as file:
             file.write(hashlib.sha256(content).digest())
             file.write(content)
-        files = sorted(folder(kind).iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        files = sorted(folder(kind).iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
         total = 0
         for path in files:
-            total += path.stat().st_size
-            if total > LARGEST:
-                path.unlink()
+            with suppress(OSError):  # one that cannot be removed keeps no other
+                total += path.lstat().st_size
+                if total > LARGEST:
+                    path.unlink()
 
 
 def _path(kind: str, made_of: Sequence[object]) -> Path:

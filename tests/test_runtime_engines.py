@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import cache, machine
+from runtime import machine
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.errors import UserError
 
@@ -280,18 +280,6 @@ def test_without_a_place_for_the_cache_a_model_is_compiled_each_time(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with open_engine("openvino", graph, EngineOptions(hint=CPU["openvino"], kept_as="5ha256")) as engine:
         engine.infer(noise(1))
-
-
-def test_the_cache_makes_room_for_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cache, "LARGEST", 3 * (100 + cache.DIGEST_BYTES))
-    for number in range(5):
-        cache.write("things", [number], bytes([number]) * 100)
-        os.utime(cache._path("things", [number]), (number, number))
-        if number == 2:
-            assert cache.read("things", [0]) == bytes(100)  # asked for, and so the newest
-    found = [number for number in range(5) if cache.read("things", [number])]
-    assert found == [0, 3, 4]
 
 
 def test_an_engine_that_is_not_installed_is_answered_with_its_install_line() -> None:
