@@ -18,11 +18,12 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from runtime import bundle, golden, images, machine, pipeline, tuned
+from runtime import bundle, cache, golden, images, machine, pipeline, tuned
 from runtime.bundle import Artifact, Bundle, Preprocess, Verdict
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine
 from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
 from runtime.fidelity import batch_of
+from runtime.files import probe
 from runtime.predictor import BATCH
 from runtime.terminal import note, print_table, progress
 from runtime.tuned import Tuned
@@ -110,6 +111,10 @@ class Timed:
 def tune(args: argparse.Namespace) -> int:
     roots = args.bundles or [bundle.default_root()[0]]
     folders = [folder for root in roots for folder in bundle.find(root).values()]
+    try:
+        probe(cache.folder("tuned"))
+    except OSError as err:
+        raise _unkept(err) from None
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > BUSY * machine.cores():
         note(f"this machine is busy (load {load:.1f}): what is fastest now may not be when it is quiet")
@@ -272,10 +277,14 @@ def keep(page: Bundle, best: Timed) -> None:
     try:
         path = tuned.write(page, found)
     except OSError as err:
-        raise UserError(
-            f"cannot keep what was found: {err.strerror}: {err.filename}\nname a folder with: XDG_CACHE_HOME=DIR"
-        ) from None
+        raise _unkept(err) from None
     note(f"predict takes the first from now on: {path}")
+
+
+def _unkept(err: OSError) -> UserError:
+    return UserError(
+        f"cannot keep what is found: {err.strerror}: {err.filename}\nname a folder with: XDG_CACHE_HOME=DIR"
+    )
 
 
 def _photos(folder: Path, page: Bundle) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,8 +35,10 @@ class Tuned:
         numbers = (self.batch, self.streams)
         if not all(type(number) is int and 0 < number <= LARGEST for number in numbers):
             raise ValueError(f"streams and batch: {numbers}")
-        if not isinstance(self.engine, str):
-            raise TypeError(f"engine: {self.engine!r}")
+        if not all(isinstance(text, str) for text in (self.sha256, self.engine, self.hint)):
+            raise TypeError(f"sha256, engine and hint: {(self.sha256, self.engine, self.hint)!r}")
+        if type(self.images_per_s) not in (int, float) or not 0 <= self.images_per_s < math.inf:
+            raise ValueError(f"images_per_s: {self.images_per_s!r}")
 
 
 def read(page: Bundle) -> Tuned | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime import bundle, machine, predictor, tune, tuned
+from runtime import bundle, cache, machine, predictor, tune, tuned
 from runtime.bundle import Verdict
 from runtime.engines import ENGINES, Engine, EngineOptions
 from runtime.predictor import Predictor, choose
@@ -19,8 +19,9 @@ from runtime.tune import Timed, Way
 from runtime.tuned import Tuned
 
 # Keys of the right names, and values that no machine has.
-FOUND = {"sha256": "", "engine": "onnxruntime", "streams": 1, "batch": 4, "images_per_s": 1.0}
+FOUND = {"sha256": "", "hint": "", "engine": "onnxruntime", "streams": 1, "batch": 4, "images_per_s": 1.0}
 CHANGES = [{"batch": 10**9}, {"batch": True}, {"streams": 0}, {"streams": 1.5}, {"streams": "2"}, {"engine": []}]
+CHANGES += [{"sha256": [1]}, {"hint": {}}, *({"images_per_s": rate} for rate in (float("nan"), "1", True, -1.0))]
 ODD = [json.dumps(FOUND | change).encode() for change in CHANGES]
 
 
@@ -168,8 +169,10 @@ def test_a_place_that_takes_nothing_is_told_with_another(
 ) -> None:
     (tmp_path / "cache").write_text("a file")
     assert tune.main([str(folder), "--quiet"]) == 2
-    assert "cannot keep what was found: " in (said := capsys.readouterr().err)
+    out, said = capsys.readouterr()
+    assert f"cannot keep what is found: Not a directory: {cache.folder('tuned')}\n" in said
     assert said.endswith("name a folder with: XDG_CACHE_HOME=DIR\n")
+    assert not out  # nothing was timed for it
 
 
 def test_only_streams_of_an_engine_with_threads_of_its_own_are_tried_with_large_batches(
