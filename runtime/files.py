@@ -34,8 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         beside.chmod(0o666 & ~umask)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as err:
         beside.unlink(missing_ok=True)
+        # A full disk's error names no file, or the one beside, which nobody asked for.
+        if isinstance(err, OSError) and err.filename in (None, name):
+            err.filename = os.fspath(path)
         raise
 
 
@@ -60,5 +63,9 @@ def probe(folder: Path) -> None:
     import tempfile
 
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    with tempfile.TemporaryFile(dir=there):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as err:
+        err.filename = os.fspath(folder)  # not that of a file which nobody asked for
+        raise

@@ -252,8 +252,9 @@ class Unfinished:
         return self._path.open(encoding="utf-8", errors="surrogateescape", newline="")
 
     def _cut(self, end: int) -> None:
-        self._file.seek(end)
-        self._file.truncate()
+        with _named(self._out):  # to seek writes what Ctrl-C kept from being written
+            self._file.seek(end)
+            self._file.truncate()
 
     def _put(self, text: str) -> None:
         try:

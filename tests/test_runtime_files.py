@@ -23,6 +23,16 @@ def test_a_file_that_could_not_be_written_stays_what_it_was(
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
+def test_an_error_names_the_file_that_was_asked_for(
+    tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with largest_file(100), pytest.raises(OSError, match="File too large") as caught:
+        files.replace_file(tmp_path / "page", bytes(200))
+    assert caught.value.filename == str(tmp_path / "page")
+    with pytest.raises(FileNotFoundError, match="gone"), files.replacing(tmp_path / "page"):
+        (tmp_path / "gone").read_bytes()
+
+
 def test_a_replaced_file_may_be_read_by_whoever_the_umask_lets(tmp_path: Path) -> None:
     umask = os.umask(0o027)
     try:
@@ -48,5 +58,6 @@ def test_a_folder_is_probed_where_it_would_be_made_and_nothing_stays(tmp_path: P
     files.probe(tmp_path / "not" / "there")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(NotADirectoryError) as caught:
         files.probe(tmp_path / "file" / "below")
+    assert caught.value.filename == str(tmp_path / "file" / "below")

@@ -296,3 +296,16 @@ def test_after_a_full_disk_the_rows_that_fitted_are_gone_on_from(
     statuses, written = go_on(path)
     assert 2 < len(statuses) < len(NAMES)
     assert len(read(path)) == len(statuses) + written == len(NAMES)
+
+
+def test_a_row_that_ctrl_c_left_for_a_full_disk_is_refused_under_the_table_s_own_name(
+    tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    def interrupted() -> None:
+        with output.opened(tmp_path / "out.csv", SHEET, []) as out:
+            out.write(rows()[0])
+            out._file.write(bytes(300))  # not flushed: Ctrl-C may come between the two
+            raise KeyboardInterrupt
+
+    with largest_file(300), pytest.raises(UserError, match=r"^cannot write \S+/out\.csv: File too large\n"):
+        interrupted()
