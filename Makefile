@@ -38,7 +38,7 @@ bench-full:
 	$(PYTHON) -m pytest benchmarks/ --benchmark-only --full
 
 bench-check:  ## whether this folder's predict is slower than BASE's, the commit before by default: two minutes
-	$(PYTHON) -m benchmarks.check $(or $(BASE),HEAD~1)
+	$(PYTHON) -m benchmarks.check -- "$${BASE:-HEAD~1}"
 
 bench-export:  ## what export costs and gives, an hour; SOURCE=folder with labels.csv, attributes.csv and images/
 	$(PYTHON) -m benchmarks.reference_export

@@ -25,11 +25,14 @@ from pathlib import Path
 from benchmarks import record
 from benchmarks.networks import ROOT
 from benchmarks.turns import linked
-from runtime import inputs
-from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime import inputs, machine
+from runtime.errors import DONE, PARTLY_DONE, UserError
 from runtime.terminal import note, positive, progress
+from runtime.tune import BUSY
 
 ROUNDS, PHOTOS = 40, 120
+# Of fewer the draws know nothing: with one, whatever came out is certain.
+FEWEST = 10
 # Of the time: less is not worth a failure.
 LEAST = 0.02
 CERTAINTY = 0.99
@@ -86,25 +89,38 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("before", metavar="COMMIT", help="the earlier one, such as HEAD~1")
     parser.add_argument("after", nargs="?", metavar="COMMIT", help="the later one (default: the folder as it is)")
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=_rounds, default=ROUNDS, metavar="N", help=f"{FEWEST} or more, default: %(default)s"
+    )
     record.add_out(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: check(args), extra="dev")
+    return record.run(lambda: check(args), into=args.out)
 
 
 def check(args: argparse.Namespace) -> int:
     """Compare the two, keep what was found, and fail where the later is slower."""
     load_before = os.getloadavg()[0]
+    commits = {"before": commit_of(args.before), "after": commit_of(args.after or "HEAD")}
+    if load_before > BUSY * machine.cores():
+        note(f"this machine is busy (load {load_before:.1f}): what is slower now may not be when it is quiet")
+    git("worktree", "prune")  # of what was killed
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as held:
-        before = checked_out(args.before, Path(scratch, "before"), held)
-        after = checked_out(args.after, Path(scratch, "after"), held) if args.after else ROOT
+        before = checked_out(commits["before"], Path(scratch, "before"), held)
+        after = checked_out(commits["after"], Path(scratch, "after"), held) if args.after else ROOT
         found = compare(before, after, rounds=args.rounds)
     verdict = found.verdict()
-    head = {"model": "check", "before": args.before, "after": args.after or "the folder as it is", **verdict}
+    head = {
+        "model": "check",
+        "before": args.before,
+        "after": args.after or "the folder as it is",
+        "commits": commits,
+        "changed": not args.after and bool(git("status", "--porcelain")),
+        **verdict,
+    }
     body = {"before_s": found.before_s, "again_s": found.again_s, "after_s": found.after_s}
     path = record.keep(head, body, full=True, load_before=load_before, into=args.out)
     note(
@@ -114,18 +130,27 @@ def check(args: argparse.Namespace) -> int:
     return PARTLY_DONE if verdict["failed"] else DONE
 
 
+def commit_of(name: str) -> str:
+    """Its hash, whatever it is called by; UserError where there is none."""
+    try:
+        return git("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+    except UserError as err:
+        raise UserError(f"git has no commit {name!r}: {err}\nname one of: git log --oneline") from None
+
+
 def checked_out(commit: str, folder: Path, held: ExitStack) -> Path:
     """A worktree of the commit, removed at the end."""
-    made = subprocess.run(
-        ["git", "worktree", "add", "--detach", "--force", str(folder), commit], cwd=ROOT, capture_output=True, text=True
-    )
-    if made.returncode:
-        said = made.stderr.strip().splitlines()[-1]
-        raise UserError(f"git has no commit {commit!r}: {said}\nname one of: git log --oneline")
-    held.callback(
-        subprocess.run, ["git", "worktree", "remove", "--force", str(folder)], cwd=ROOT, check=True, capture_output=True
-    )
+    git("worktree", "add", "--detach", "--force", str(folder), commit)
+    held.callback(git, "worktree", "remove", "--force", str(folder))
     return folder
+
+
+def git(*words: str) -> str:
+    """What it says of this repository; UserError with what it says against it."""
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(done.stderr.strip())
+    return done.stdout.strip()
 
 
 def compare(before: Path, after: Path, *, rounds: int = ROUNDS, photos: int = PHOTOS) -> Comparison:
@@ -171,6 +196,13 @@ def _turn(process: subprocess.Popen[str]) -> float:
     if not line:
         raise UserError(f"one of the commits cannot predict: it ended with {process.wait()}, as above")
     return float(line)
+
+
+def _rounds(text: str) -> int:
+    number = positive(text)
+    if number < FEWEST:
+        raise argparse.ArgumentTypeError(f"must be {FEWEST} or more to tell anything, got {number}")
+    return number
 
 
 def drawn(values: Sequence[float]) -> list[float]:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import record
+from runtime.errors import DONE, PARTLY_DONE
 
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 9
@@ -28,10 +29,16 @@ MOST_S = {"one photo": 1.0, "import runtime": 0.15, "--help": 0.2}
 MOST_RATIO = 2.0
 
 
+def parser() -> argparse.ArgumentParser:
+    return record.parser("cold_start", "Time one photo from python's start to its end, beside the bare imports.")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_start", description=__doc__.splitlines()[0])
-    record.add_out(parser)
-    args = parser.parse_args(argv)
+    return record.main(parser(), measure, argv)
+
+
+def measure(into: Path) -> int:
+    """Time the commands in turns, keep what was found, and say whether each limit is kept."""
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder))
@@ -46,10 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ratio": round(ratio, 3),
     }
     rounds = {what: [round(each, 4) for each in seconds] for what, seconds in found.items()}
-    path = record.keep(head, {"rounds_s": rounds}, full=True, load_before=load_before, into=args.out)
+    path = record.keep(head, {"rounds_s": rounds}, full=True, load_before=load_before, into=into)
     print(f"kept in {path}")
     kept = ratio <= MOST_RATIO and all(medians[what] <= most for what, most in MOST_S.items())
-    return 0 if kept else 1
+    return DONE if kept else PARTLY_DONE
 
 
 def measured(folder: Path) -> dict[str, list[float]]:

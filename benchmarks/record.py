@@ -7,6 +7,7 @@ import datetime
 import json
 import platform
 import re
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,8 @@ from pathlib import Path
 import runtime
 from runtime import machine
 from runtime.bundle import slug_of
-from runtime.errors import exit_code
-from runtime.files import replace_file
+from runtime.errors import UserError, exit_code
+from runtime.files import probe, replace_file
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = (
@@ -141,7 +142,24 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 def main(parser: argparse.ArgumentParser, measure: Callable[[Path], int], argv: Sequence[str] | None) -> int:
     """Such a command: its exit code, once `measure` has put its results into the folder asked for."""
     args = parser.parse_args(argv)
-    return exit_code(lambda: measure(args.out), extra="dev")
+    return run(lambda: measure(args.out), into=args.out)
+
+
+def run(measure: Callable[[], int], *, into: Path) -> int:
+    """The exit code of what measures and keeps what it finds there; a place that takes nothing is told beforehand."""
+
+    def command() -> int:
+        try:
+            probe(into)
+        except OSError as err:
+            raise UserError(f"cannot write in {into}: {err.strerror}\nchoose another folder with: --out DIR") from None
+        return measure()
+
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        return exit_code(command, extra="dev")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def save(contests: Sequence[Contest], *, full: bool, load_before: float, into: Path = RESULTS) -> Path:
@@ -210,6 +228,11 @@ def versions() -> dict[str, str]:
     found = {"facet-edge": runtime.__version__, "python": ".".join(map(str, sys.version_info[:3]))}
     found |= {package: known for package in PACKAGES if (known := machine.version_of(package))}
     return found
+
+
+def _end(number: int, frame: object) -> None:
+    """A kill as an exception: what was started is ended too, and what was made for the while removed."""
+    sys.exit(128 + number)
 
 
 def _ranged(values: Sequence[float]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import loader, record, synthetic, watch
 from benchmarks.loader import Rate
 from runtime.challenge import COLUMNS, DUMMY
-from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.errors import DONE, PARTLY_DONE, UserError
 from runtime.terminal import note, positive
 
 WORK = Path("/tmp/facet-scale")
@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: scale(args), extra="dev")
+    return record.run(lambda: scale(args), into=args.out)
 
 
 def scale(args: argparse.Namespace) -> int:

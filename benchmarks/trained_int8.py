@@ -25,7 +25,7 @@ from benchmarks.networks import ROOT
 from benchmarks.reference_export import figures
 from export import table
 from runtime import bundle
-from runtime.errors import DONE, PARTLY_DONE, UserError, exit_code
+from runtime.errors import DONE, PARTLY_DONE, UserError
 from runtime.files import replacing
 from runtime.terminal import note
 
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return exit_code(lambda: measure(args.source, args.out), extra="dev")
+    return record.run(lambda: measure(args.source, args.out), into=args.out)
 
 
 def measure(source: Path, into: Path) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from benchmarks import check
 from benchmarks.check import Comparison
 from benchmarks.networks import ROOT
+from runtime import machine
 
 NOISE = 0.05
 """Of a turn's time, as of a machine that others share."""
@@ -35,9 +39,38 @@ def test_a_faster_commit_does_not_fail() -> None:
     assert not compared(0, -0.3).verdict()["failed"]
 
 
-def test_a_commit_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.main(["no-such-commit"]) == 2
-    assert "git has no commit 'no-such-commit'" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["no-such-commit", "--help", ""])
+def test_a_commit_that_there_is_not_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["--", name]) == 2
+    assert f"git has no commit {name!r}: " in capsys.readouterr().err
+
+
+def test_fewer_rounds_than_tell_anything_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        check.main(["--rounds", "9", "HEAD"])
+    assert "must be 10 or more" in capsys.readouterr().err
+
+
+def test_what_is_kept_names_both_sides_by_their_hash_and_a_busy_machine_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "compare", lambda before, after, rounds: compared(0, 0.0))
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.0 + machine.cores(), 0.0, 0.0))
+    (tmp_path / "results").mkdir()
+    assert check.main(["HEAD", "--out", str(tmp_path / "results")]) == 0
+    assert "this machine is busy (load" in capsys.readouterr().err
+    (path,) = (tmp_path / "results").iterdir()
+    page = json.loads(path.read_text())
+    head = check.git("rev-parse", "HEAD")
+    assert page["commits"] == {"before": head, "after": head}
+    assert page["changed"] is bool(check.git("status", "--porcelain"))
+
+
+def test_make_takes_whatever_base_is_called_as_a_commit_s_name() -> None:
+    base = ";exit 0; HEAD^{/Streams are}"
+    command = ["make", "--silent", "bench-check", "PYTHON=echo", f"BASE={base}"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told == f"-m benchmarks.check -- {base}\n"
 
 
 @pytest.mark.slow

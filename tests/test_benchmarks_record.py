@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,3 +73,28 @@ def test_the_file_says_where_and_with_what_it_was_measured(tmp_path: Path) -> No
 def test_a_machines_name_is_fit_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "hardware", lambda: {"cpu": "Intel(R) Xeon(R) CPU E5-2673 v4 @ 2.30GHz", "cores": 8})
     assert record.machine_slug() == "intel-xeon-e5-2673-v4-8-cores"
+
+
+def test_a_place_that_takes_nothing_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "results"
+    assert record.main(record.parser("any", ""), lambda into: pytest.fail("it was measured"), ["--out", str(out)]) == 2
+    assert f"cannot write in {out}: Not a directory\nchoose another folder with: --out DIR" in capsys.readouterr().err
+
+
+def test_a_kill_ends_what_a_benchmark_started(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with subprocess.Popen(["sleep", "60"]) as process:
+
+        def measure() -> int:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return 0
+            finally:
+                process.kill()
+
+        with pytest.raises(SystemExit, match="143"):
+            record.run(measure, into=tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
