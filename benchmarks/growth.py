@@ -79,7 +79,12 @@ def predicted(
         command = [sys.executable, "-m", "runtime.predict", *options, *(["--batch", str(batch)] if batch else [])]
         started = time.monotonic()
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == DONE, f"{command} ended with {process.returncode}"
