@@ -27,7 +27,7 @@ from runtime.terminal import note
 LEAST = 0.95
 AUTO = ("auto", None)
 # Photos and rounds of each work.
-SIZES = {"demo": (400, 9), "convnext_base": (16, 5), "convnext_atto": (400, 9)}
+SIZES = {"shipped": (400, 9), "convnext_base": (16, 5), "convnext_atto": (400, 9)}
 
 
 def parser() -> argparse.ArgumentParser:

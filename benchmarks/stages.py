@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 LEAST = 0.95
 WORKERS = machine.cores()
 PHOTOS = networks.ROOT / "examples" / "photos"
-DEMO = networks.ROOT / "examples" / "bundles"
+SHIPPED = networks.ROOT / "examples" / "bundles"
 # Photos and rounds of each work: some ten seconds a round.
-SIZES = {"demo": (800, 9), "convnext_base": (48, 5), "convnext_atto": (800, 9)}
+SIZES = {"shipped": (800, 9), "convnext_base": (48, 5), "convnext_atto": (800, 9)}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def served() -> dict[str, list[Path]]:
     for network in (CONVNEXT_BASE, CONVNEXT_ATTO):
         network.make(["int8"])
     made = {network.name: [network.bundle] for network in (CONVNEXT_BASE, CONVNEXT_ATTO)}
-    return {"demo": list(bundle.find(DEMO).values()), **made}
+    return {"shipped": list(bundle.find(SHIPPED).values()), **made}
 
 
 def stages(name: str, bundles: Sequence[Path], *, fastest: bool) -> dict[str, object]:

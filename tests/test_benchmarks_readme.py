@@ -46,6 +46,22 @@ def test_the_newest_figures_are_shown_whatever_their_machine_is_called(clone: Pa
     assert "\nconvnext_base: measured on A, 1 cores (avx2)\n" in readme
 
 
+def test_a_range_that_holds_one_is_shown_as_no_difference(clone: Path) -> None:
+    path = results(clone, "graphs")
+    page = json.loads(path.read_text())
+    way = {"what": "int8", "engine": "ort", "hint": "", "images_per_s": 1.0, "beside": "all rewrites"}
+    ranges = {1.05: [0.9, 1.2], 1.1: [1.01, 1.2], 0.5: [0.4, 0.6]}
+    ways = [way | {"ratio": ratio, "ratio_range": of} for ratio, of in ranges.items()]
+    path.write_text(json.dumps(page | {"networks": {"n": {"ways": ways}}}))
+    assert made(clone).returncode == 0
+    shown = [line.split("|")[5].strip() for line in (clone / "README.md").read_text().splitlines() if "| ort |" in line]
+    assert shown == [
+        "1.05x [0.90, 1.20] all rewrites: no difference that this run can tell",
+        "**1.10x** [1.01, 1.20] all rewrites",
+        "**0.50x** [0.40, 0.60] all rewrites",
+    ]
+
+
 @pytest.mark.parametrize("name", ["stages", "convnext_base", "growth", "graphs", "gpu", "shipped_models", "recipes"])
 @pytest.mark.parametrize(
     "content", ["", '{"contests": {"alone": {}}, "model": "m", "networks": 1}'], ids=["cut", "lacks"]
