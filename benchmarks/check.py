@@ -105,6 +105,7 @@ def check(args: argparse.Namespace) -> int:
     """Compare the two, keep what was found, and fail where the later is slower."""
     load_before = os.getloadavg()[0]
     commits = {"before": commit_of(args.before), "after": commit_of(args.after or "HEAD")}
+    changed = not args.after and bool(git("status", "--porcelain"))
     if load_before > BUSY * machine.cores():
         note(f"this machine is busy (load {load_before:.1f}): what is slower now may not be when it is quiet")
     git("worktree", "prune")  # of what was killed
@@ -118,7 +119,7 @@ def check(args: argparse.Namespace) -> int:
         "before": args.before,
         "after": args.after or "the folder as it is",
         "commits": commits,
-        "changed": not args.after and bool(git("status", "--porcelain")),
+        "changed": changed,
         **verdict,
     }
     body = {"before_s": found.before_s, "again_s": found.again_s, "after_s": found.after_s}

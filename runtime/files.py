@@ -22,7 +22,11 @@ def replacing(path: Path) -> Iterator[Path]:
     import tempfile  # slower to load than all else here, and a command that only reads does not need it
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as err:
+        err.filename = os.fspath(path)  # not that of a file which nobody asked for
+        raise
     os.close(handle)
     beside = Path(name)
     try:
@@ -36,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
     except BaseException as err:
         beside.unlink(missing_ok=True)
-        # A full disk's error names no file, or the one beside, which nobody asked for.
+        # A full disk's error names no file, or the one beside.
         if isinstance(err, OSError) and err.filename in (None, name):
             err.filename = os.fspath(path)
         raise

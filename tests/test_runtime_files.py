@@ -29,6 +29,10 @@ def test_an_error_names_the_file_that_was_asked_for(
     with largest_file(100), pytest.raises(OSError, match="File too large") as caught:
         files.replace_file(tmp_path / "page", bytes(200))
     assert caught.value.filename == str(tmp_path / "page")
+    longest = tmp_path / ("n" * 250)  # the one beside has a longer name
+    with pytest.raises(OSError, match="File name too long") as caught:
+        files.replace_file(longest, b"")
+    assert caught.value.filename == str(longest)
     with pytest.raises(FileNotFoundError, match="gone"), files.replacing(tmp_path / "page"):
         (tmp_path / "gone").read_bytes()
 
