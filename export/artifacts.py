@@ -15,7 +15,7 @@ from export import graph, parity, precision, sensitivity
 from export.evidence import Photos
 from export.parity import ACCURACY, Accuracy
 from export.plan import made_from, plan_from_onnx
-from runtime.bundle import Artifact, Precision, Profile, Verdict
+from runtime.bundle import Artifact, Patch, Precision, Profile, Verdict
 from runtime.engines import ENGINES
 from runtime.errors import UserError
 from runtime.fidelity import hints
@@ -222,6 +222,7 @@ def _graph(precision_: Precision, candidate: Candidate, photos: Photos, path: Pa
         engines=terms.engines,
         built_with={name: version(name) for name in TOOLS[precision_]},
         kept_float=candidate.kept_float,
+        signed=precision.signed_patches(path.read_bytes()) if precision_ == "int8" else (),
         verdicts=tuple(verdicts),
     )
 
@@ -229,7 +230,12 @@ def _graph(precision_: Precision, candidate: Candidate, photos: Photos, path: Pa
 def _plan(job: Job, source: Made, photos: Photos, scratch: Path, terms: Terms) -> Made:
     path = scratch / f"{job.precision}-{job.library}-{job.target}.plan"
     plan = plan_from_onnx(
-        source.path, path, package=ENGINES[job.library].package, target=job.target or None, profile=terms.profile
+        source.path,
+        path,
+        package=ENGINES[job.library].package,
+        target=job.target or None,
+        profile=terms.profile,
+        patches=source.artifact.signed,
     )
     verdicts = (
         parity.judge(
@@ -268,6 +274,7 @@ def _made(
     engines: tuple[str, ...],
     built_with: dict[str, str],
     kept_float: tuple[str, ...],
+    signed: tuple[Patch, ...] = (),
     verdicts: tuple[Verdict, ...],
     profile: Profile | None = None,
     made_from: str = "",
@@ -283,6 +290,7 @@ def _made(
         built_with=built_with,
         profile=profile,
         kept_float=kept_float,
+        signed=signed,
         made_from=made_from,
         verdicts=verdicts,
     )

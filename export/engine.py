@@ -273,6 +273,7 @@ def build_one(job: Job, *, log_folder: Path | None, quiet: bool) -> tuple[Plan, 
                 target=job.target or None,
                 profile=job.profile,
                 options=job.options,
+                patches=job.graph.signed,
                 log_path=log_path,
                 on_progress=advance,
             )

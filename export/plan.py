@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from runtime.bundle import Profile
+from runtime.bundle import Patch, Profile
 from runtime.engines import require
 from runtime.engines.cuda import why_no_gpu
 from runtime.engines.trt import kept_log, telling
@@ -72,6 +72,7 @@ def plan_from_onnx(
     target: str | None,
     profile: Profile,
     options: Options = Options(),
+    patches: Sequence[Patch] = (),
     log_path: Path | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Plan:
@@ -79,6 +80,7 @@ def plan_from_onnx(
 
     Args:
         package: `tensorrt_rtx`, with one of RTX_TARGETS; or `tensorrt`, for the GPU here, with no target.
+        patches: what TensorRT reads otherwise in the file.
         log_path: takes the library's words as they come; a build that fails names it.
         on_progress: told the fraction of the library's steps done, up to 1.0, from the caller's own thread.
     """
@@ -90,7 +92,8 @@ def plan_from_onnx(
             builder = trt.Builder(logger)
         except TypeError:  # the binding's word for a library that cannot start; its log has the reason
             raise UserError(f"{name} cannot start here: {telling(log)}") from None
-        network = parsed(trt, builder, logger, onnx_path)
+        with patched(onnx_path, patches, beside=plan_path) as path:
+            network = parsed(trt, builder, logger, path)
         config = builder.create_builder_config()
         if target:
             config.num_compute_capabilities = 1
@@ -193,6 +196,24 @@ def _logged(path: Path | None) -> Iterator[_Log]:
     except (KeyboardInterrupt, OSError):
         path.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def patched(path: Path, patches: Sequence[Patch], *, beside: Path) -> Iterator[Path]:
+    """The file as it is where there are no patches, else a copy with them that is there for as long."""
+    if not patches:
+        yield path
+        return
+    content = bytearray(path.read_bytes())
+    for patch in patches:
+        assert patch.at + len(patch.bytes) // 2 <= len(content), "a patch beyond the file"
+        content[patch.at : patch.at + len(patch.bytes) // 2] = bytes.fromhex(patch.bytes)
+    copy = beside.with_suffix(".signed.onnx")
+    try:
+        copy.write_bytes(content)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def parsed(trt: ModuleType, builder: Any, logger: Any, onnx_path: Path) -> Any:

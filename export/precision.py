@@ -1,4 +1,4 @@
-"""The same graph at another precision: half tensors for fp16, signed symmetric Q/DQ pairs for int8."""
+"""The same graph at another precision: half tensors for fp16, symmetric Q/DQ pairs for int8."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from export.graph import INPUT, checked
 from export.ranges import PhotoSet, largest
 from export.rewrite import attribute
 from export.work import multiplications
+from runtime.bundle import Patch
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ ROUNDING = 1e-6
 # The share of a network's multiplications that a layer must have for int8 to be tried on it and on what leads to it.
 WORTH_IT = 0.001
 PRODUCTS = ("MatMul", "Gemm")
+# Of uint8: the zero point of a range that is as wide below zero as above.
+HALFWAY = 128
 
 
 def to_fp16(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
@@ -86,7 +90,11 @@ def to_fp16(model: onnx.ModelProto, photos: PhotoSet) -> onnx.ModelProto:
 def to_int8(
     model: onnx.ModelProto, photos: PhotoSet, *, advance: Callable[[], None] = lambda: None, **changes: Any
 ) -> onnx.ModelProto:
-    """The float32 graph with int8 Q/DQ pairs, symmetric, signed, calibrated on these photos, one after the other.
+    """The float32 graph with int8 Q/DQ pairs, symmetric, calibrated on these photos, one after the other.
+
+    Activations are uint8 where convolutions hand integers on from one to the next, and int8 between layer norms, where
+    OpenVINO is slower with a zero point and ONNX Runtime is not faster; weights are int8. TensorRT reads int8 alone:
+    see `signed_patches`.
 
     In float32 stay the heads, and in a network of layer norms, which compute in float, all but its matrix products,
     be they written as such or as convolutions of single positions: every block comes back to float anyway, so that a
@@ -126,39 +134,59 @@ def to_int8(
     with contextlib.redirect_stdout(io.StringIO()):
         # It copies the graph before it changes it.
         quantised = nncf.quantize(model, nncf.Dataset(photos, feed), **(arguments | changes))
-    sign(quantised)
     unite_scales(quantised)
+    if layer_norms:
+        sign(quantised)
+    else:
+        unsign(quantised)
     if not any(node.op_type == "QuantizeLinear" for node in quantised.graph.node):
         raise UserError("int8 finds no layer of this network that it could take\nbuild it with: --precision fp16")
     return checked(quantised)
 
 
-def sign(model: onnx.ModelProto) -> None:
-    """Rewrite every uint8 Q/DQ pair, in place, to the int8 pair of the same range.
+def unsign(model: onnx.ModelProto) -> None:
+    """Rewrite every activation's int8 pair, in place, to uint8 of the same steps, zero point 128.
 
-    After an activation that is never negative a quantiser may come out unsigned. TensorRT would read such a pair
-    as int8 with the scale unchanged and clip its upper half, silently: so the scale grows by 255/127.
+    ONNX Runtime's kernels for x86 multiply uint8 by int8, and beside an int8 pair leave a ReLU and a sum in float:
+    MobileNetV2 takes 0.57 of the time (benchmarks/NOTES.md).
     """
+    import onnx
+
+    for pair in _pairs(model):
+        if pair.is_activation and pair.type == onnx.TensorProto.INT8:
+            pair.rewrite(model, onnx.TensorProto.UINT8, zero=HALFWAY, stretch=1.0)
+
+
+def sign(model: onnx.ModelProto) -> None:
+    """Rewrite every uint8 pair, in place, to the int8 pair of the same range with zero point 0.
+
+    TensorRT refuses other zero points. A pair of uint8 from 0 on it would read as int8 with the scale unchanged and
+    clip its upper half, silently: so the scale grows by 255/127.
+    """
+    import onnx
+
+    for pair in _pairs(model):
+        if pair.type != onnx.TensorProto.UINT8:
+            continue
+        if pair.zero not in (0, HALFWAY):
+            raise UserError(f"quantiser {pair.nodes[0].name!r} has zero point {pair.zero}, which TensorRT refuses")
+        pair.rewrite(model, onnx.TensorProto.INT8, zero=0, stretch=1.0 if pair.zero else 255 / 127)
+
+
+def signed_patches(content: bytes) -> tuple[Patch, ...]:
+    """What makes of a serialised graph's bytes those of the graph that `sign` makes of it: nowhere longer or shorter,
+    so that a device without the onnx library can do it; none where they are the same."""
     import numpy as np
     import onnx
-    from onnx import numpy_helper
 
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for _, zero_point, nodes in _unsigned_pairs(model):
-        if numpy_helper.to_array(tensors[zero_point]).any():
-            raise UserError(f"quantiser {nodes[0].name!r} has a non-zero zero point, which TensorRT refuses")
-        for name, change in (
-            (nodes[0].input[1], lambda scale: (scale * np.float32(255 / 127)).astype(np.float32)),
-            (zero_point, lambda zero: zero.astype(np.int8)),
-        ):
-            shared = [n for n in model.graph.node if name in n.input and n not in nodes]
-            assert not shared, f"{name} belongs to another quantiser too"
-            tensors[name].CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensors[name])), name))
-    assert not any(
-        tensors[node.input[2]].data_type == onnx.TensorProto.UINT8
-        for node in model.graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
-    )
+    model = onnx.ModelProto.FromString(content)
+    sign(model)
+    signed = model.SerializeToString()
+    before_N, after_N = (np.frombuffer(each, np.uint8) for each in (content, signed))
+    assert len(before_N) == len(after_N), "the signed graph has another length"
+    places = np.flatnonzero(before_N != after_N)
+    runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
+    return tuple(Patch(at=int(run[0]), bytes=signed[run[0] : run[-1] + 1].hex()) for run in runs)
 
 
 def unite_scales(model: onnx.ModelProto) -> None:
@@ -177,7 +205,8 @@ def unite_scales(model: onnx.ModelProto) -> None:
             values = numpy_helper.to_array(tensors[scale])
             if values.ndim:
                 tensors[scale].CopyFrom(numpy_helper.from_array(np.array(values.max(), np.float32), scale))
-                tensors[zero_point].CopyFrom(numpy_helper.from_array(np.array(0, np.int8), zero_point))
+                zero = numpy_helper.to_array(tensors[zero_point]).max()
+                tensors[zero_point].CopyFrom(numpy_helper.from_array(np.array(zero), zero_point))
 
 
 def _products(model: onnx.ModelProto) -> set[str]:
@@ -205,17 +234,59 @@ def _behind(model: onnx.ModelProto) -> list[str]:
     return behind
 
 
-def _unsigned_pairs(model: onnx.ModelProto) -> Iterator[tuple[str, str, list[onnx.NodeProto]]]:
-    """Scale, zero point and nodes of each uint8 pair."""
-    import onnx
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """The nodes that share one scale and one zero point."""
 
-    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    pairs: dict[tuple[str, str], list[onnx.NodeProto]] = {}
+    scale: str
+    zero_point: str
+    zero: int
+    type: int
+    nodes: list[onnx.NodeProto]
+    is_activation: bool
+    """Not a weight, which is quantised already."""
+
+    def rewrite(self, model: onnx.ModelProto, to: int, *, zero: int, stretch: float) -> None:
+        """Give it another integer type and zero point, and the scale times `stretch`, in place."""
+        import numpy as np
+        import onnx
+        from onnx import numpy_helper
+
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        for name in (self.scale, self.zero_point):
+            shared = [node for node in model.graph.node if name in node.input and node not in self.nodes]
+            assert not shared, f"{name} belongs to another quantiser too"
+        step = numpy_helper.to_array(tensors[self.scale]) * np.float32(stretch)
+        tensors[self.scale].CopyFrom(numpy_helper.from_array(step.astype(np.float32), self.scale))
+        dims = tuple(tensors[self.zero_point].dims)
+        integers = np.full(dims, zero, onnx.helper.tensor_dtype_to_np_dtype(to))
+        tensors[self.zero_point].CopyFrom(numpy_helper.from_array(integers, self.zero_point))
+        coded = {node.output[0] for node in self.nodes if node.op_type == "QuantizeLinear"}
+        for info in model.graph.value_info:
+            if info.name in coded:
+                info.type.tensor_type.elem_type = to
+
+
+def _pairs(model: onnx.ModelProto) -> list[_Pair]:
+    """Every pair, of activations and of weights."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    sharing: dict[tuple[str, str], list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and types[node.input[2]] == onnx.TensorProto.UINT8:
-            pairs.setdefault((node.input[1], node.input[2]), []).append(node)
-    for (scale, zero_point), nodes in pairs.items():
-        yield scale, zero_point, nodes
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            sharing.setdefault((node.input[1], node.input[2]), []).append(node)
+    return [
+        _Pair(
+            scale=scale,
+            zero_point=zero_point,
+            zero=int(numpy_helper.to_array(tensors[zero_point]).max(initial=0)),
+            type=tensors[zero_point].data_type,
+            nodes=nodes,
+            is_activation=any(node.op_type == "QuantizeLinear" for node in nodes),
+        )
+        for (scale, zero_point), nodes in sharing.items()
+    ]
 
 
 def _halved(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -129,6 +129,18 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             )
 
 
+class Patch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, array_like=True):
+    """Bytes in the place of as many others of a file."""
+
+    at: int
+    bytes: str
+    """Two hexadecimal digits each."""
+
+    def __post_init__(self) -> None:
+        if self.at < 0 or not bytes.fromhex(self.bytes):
+            raise ValueError(f"patch {self.bytes!r} at {self.at}")
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One graph or plan: a file named by its content."""
 
@@ -145,6 +157,8 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kept_float: tuple[str, ...] = ()
     """Layers of an int8 graph that are float32: first those whose answer was put back until the gate passed it, the
     dearest first, then linear layers that read nothing quantised, such as the heads'."""
+    signed: tuple[Patch, ...] = ()
+    """Of an int8 graph with uint8 activations: what makes it the one with int8 that TensorRT reads in its place."""
     made_from: str = ""
     """A digest of all that went into it: what has the same is not made again."""
     verdicts: tuple[Verdict, ...] = ()

@@ -14,7 +14,7 @@ from threading import BoundedSemaphore
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime import images, plans, tuned
+from runtime import images, machine, plans, tuned
 from runtime.bundle import Artifact, Attribute, Bundle, Category, Preprocess, Verdict, checked_file, load, rebuild
 from runtime.engines import ENGINES, Engine, EngineOptions, open_engine, require
 from runtime.engines.cuda import gpu_here, why_no_gpu
@@ -325,6 +325,10 @@ def without_gpu(engine: str) -> str:
 
 
 def _fits(choice: Choice) -> bool:
+    """Whether this machine can be expected to answer with it as the one did where it passed."""
+    graph = ENGINES[choice.engine].suffix == ".onnx"
+    if graph and choice.artifact.precision == "int8" and choice.verdict.hint != "float" and machine.saturates_int8():
+        return False
     if choice.engine == "openvino":
         from runtime.engines import ov
 

@@ -84,6 +84,7 @@ def test_an_int8_graph_gives_an_int8_plan(
     assert plan.file.startswith("model.int8.sm89.")
     shown = capsys.readouterr()
     assert "INT8 112" in shown.out  # the graph has as many DequantizeLinear nodes
+    assert "UINT8 1," in shown.out or "UINT8 1 " in shown.out  # the photos alone: TensorRT takes no other uint8
     assert "dress, int8 plan for sm89" in shown.err
     assert "100/100" in shown.err
     assert "left" in shown.err

@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from export import parity, precision
+from export import parity, plan, precision
 from export.evidence import reference
 from runtime.errors import UserError
 from runtime.fidelity import LIMITS
@@ -224,16 +224,37 @@ def test_the_int8_graph_stays_within_the_gates_limit_and_has_moved(kind: str) ->
     assert 1e-3 < farthest(int8_graph(kind), kind) < LIMITS["int8"].probability
 
 
-def test_every_pair_of_the_int8_graph_is_signed_with_zero_point_zero(kind: str) -> None:
-    model = int8_graph(kind)
+def integers(model: onnx.ModelProto) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+    """Type and zero point of every pair: of activations, and of weights."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    pairs = list(nodes_of(model, "QuantizeLinear", "DequantizeLinear"))
-    assert len(pairs) > 20
-    for node in pairs:
+    found: tuple[set[tuple[int, int]], set[tuple[int, int]]] = set(), set()
+    for node in nodes_of(model, "QuantizeLinear", "DequantizeLinear"):
         zero_point = tensors[node.input[2]]
-        assert zero_point.data_type == INT8, node.name
-        assert not numpy_helper.to_array(zero_point).any(), node.name
-    assert [name for name, made_of in types(model).items() if made_of == UINT8] == ["images"]
+        of_weight = node.input[0] in tensors
+        found[of_weight].update((zero_point.data_type, int(zero)) for zero in numpy_helper.to_array(zero_point).ravel())
+    return found
+
+
+def test_convolutions_read_uint8_from_zero_or_from_halfway_and_products_between_layer_norms_int8(kind: str) -> None:
+    activations, weights = integers(int8_graph(kind))
+    assert activations == ({(UINT8, 0), (UINT8, 128)} if kind == "mobilenet" else {(INT8, 0)})
+    assert weights == {(INT8, 0)}
+
+
+def test_patched_the_bytes_are_those_of_a_graph_of_int8_alone_which_answers_alike(kind: str, tmp_path: Path) -> None:
+    model = int8_graph(kind)
+    content = model.SerializeToString()
+    (tmp_path / "graph.onnx").write_bytes(content)
+    patches = precision.signed_patches(content)
+    assert bool(patches) == (kind == "mobilenet")
+    with plan.patched(tmp_path / "graph.onnx", patches, beside=tmp_path / "made.plan") as path:
+        signed = onnx.load(path)
+    onnx.checker.check_model(signed, full_check=True)
+    assert integers(signed) == ({(INT8, 0)}, {(INT8, 0)})
+    assert [name for name, made_of in types(signed).items() if made_of == UINT8] == ["images"]
+    assert (tmp_path / "graph.onnx").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
+    assert farthest(signed, kind) < LIMITS["int8"].probability
 
 
 def test_activations_have_one_scale_and_it_is_the_same_on_both_sides(kind: str) -> None:
@@ -340,10 +361,23 @@ def test_a_signed_pair_is_left_alone() -> None:
     assert model.SerializeToString() == before
 
 
-def test_a_zero_point_other_than_zero_is_refused_with_its_quantiser_named() -> None:
+def test_an_int8_pair_in_uint8_answers_as_before_and_back_again_is_what_it_was() -> None:
+    model = unsigned()
+    precision.sign(model)
+    signed = model.SerializeToString()
+    values = np.linspace(-1, 8, 1001, dtype=np.float32)
+    before = run(model, x=values)["y"]
+    precision.unsign(model)
+    assert integers(model)[0] == {(UINT8, 128)}
+    assert np.array_equal(run(model, x=values)["y"], before)
+    precision.sign(model)
+    assert model.SerializeToString() == signed
+
+
+def test_a_zero_point_elsewhere_is_refused_with_its_quantiser_named() -> None:
     model = unsigned(zero=3)
     model.graph.node[1].name = "after_relu6"
-    with pytest.raises(UserError, match="quantiser 'after_relu6' has a non-zero zero point, which TensorRT refuses"):
+    with pytest.raises(UserError, match="quantiser 'after_relu6' has zero point 3, which TensorRT refuses"):
         precision.sign(model)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from runtime import machine
@@ -201,6 +202,29 @@ def test_the_float_hint_of_onnxruntime_leaves_activations_unrounded_and_weights_
     assert unrounded["features"].tolist() == [[200.0, 100.0, 20.0]]
     odds = np.exp(WEIGHT_STEP * np.array([200.0, 100.0, 20.0]))
     assert np.abs(unrounded["colour"][0] - odds / odds.sum()).max() < 1e-6
+
+
+BEHIND = """
+<ir_version: 10, opset_import: ["": 20]>
+tiny (uint8[B, 16, 16, 3] images) => (float[B, 16, 16, 3] colour)
+<float middle = {100.0}, float low = {0.0}, float high = {90.0}, float step = {0.25}, uint8 zero = {0}> {
+    pixels = Cast<to = 1>(images)
+    shifted = Sub(pixels, middle)
+    seen = %s
+    coded = QuantizeLinear(seen, step, zero)
+    colour = DequantizeLinear(coded, step, zero)
+}
+"""
+
+
+@pytest.mark.parametrize("activation", ["Relu(shifted)", "Clip(shifted, low, high)"])
+def test_the_float_hint_of_onnxruntime_keeps_the_activation_before_a_uint8_pair(
+    tmp_path: Path, activation: str
+) -> None:
+    onnx.save(onnx.parser.parse_model(BEHIND % activation), tmp_path / "behind.onnx")
+    with opened("onnxruntime", tmp_path / "behind.onnx", hint="float") as floats:
+        answer = floats.infer(np.full((1, 16, 16, 3), (40, 100, 130), np.uint8))["colour"]
+    assert answer[0, 0, 0].tolist() == [0.0, 0.0, 30.0]
 
 
 def test_a_quantised_graph_is_computed_with_its_rounding_unless_told_otherwise(

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from runtime import images
+from runtime import images, machine
 from runtime.bundle import Artifact, Bundle, Verdict, load, save
 from runtime.engines import ENGINES
 from runtime.errors import UserError
@@ -390,6 +390,36 @@ def test_artifacts_never_timed_are_chosen_in_the_usual_order_of_speed(page: Bund
     graphs = [(precision, [passed("onnxruntime")]) for precision in ("fp16", "fp32", "int8")]
     assert choose(with_artifacts(page, *graphs), engine="auto", precision=None).artifact.precision == "int8"
     assert choose(with_artifacts(page, *graphs[:2]), engine="auto", precision=None).artifact.precision == "fp32"
+
+
+def test_int8_kernels_that_saturate_here_give_way_to_float_unless_they_are_all_there_is(
+    page: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = with_artifacts(page, ("int8", [passed("onnxruntime", 90.0), passed("onnxruntime", 40.0, "float")]))
+    alone = with_artifacts(page, ("int8", [passed("onnxruntime", 90.0)]))
+    monkeypatch.setattr(machine, "saturates_int8", lambda: False)
+    assert choose(both, engine="auto", precision=None).verdict.hint == ""
+    monkeypatch.setattr(machine, "saturates_int8", lambda: True)
+    assert choose(both, engine="auto", precision=None).verdict.hint == "float"
+    assert choose(alone, engine="auto", precision=None).verdict.hint == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "instructions", "saturates"),
+    [
+        ("x86_64", ("avx2",), True),
+        ("x86_64", ("avx2", "avx512f", "avx512_vnni"), False),
+        ("AMD64", ("avx2", "avx_vnni"), False),
+        ("aarch64", ("asimddp",), False),
+    ],
+)
+def test_x86_saturates_int8_before_vnni(
+    monkeypatch: pytest.MonkeyPatch, kind: str, instructions: tuple[str, ...], saturates: bool
+) -> None:
+    processor = machine.Processor(name="any", cores=2, instructions=instructions)
+    monkeypatch.setattr(machine, "processor", lambda: processor)
+    monkeypatch.setattr("platform.machine", lambda: kind)
+    assert machine.saturates_int8() == saturates
 
 
 @pytest.mark.skipif(not ENGINES["openvino"].installed(), reason="openvino is not installed")

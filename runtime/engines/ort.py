@@ -35,7 +35,10 @@ class OnnxRuntimeEngine:
 
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors only: its warnings speak of its own graph passes
+        without: list[str] = []
         if self._options.hint == "float":
+            # These leave a ReLU to the uint8 pair behind it, which then goes: 1.32 answers as if there were no ReLUs.
+            without = ["ClipQuantRewrite", "ReluQuantRewrite"]
             settings.add_session_config_entry("session.disable_quant_qdq", "1")
             settings.add_session_config_entry("session.enable_quant_qdq_cleanup", "1")
         # Else its threads look for work all the time, on the cores that open the session, decode the next photos and
@@ -46,7 +49,9 @@ class OnnxRuntimeEngine:
         chooses = self._options.streams == 1 and machine.cores() == os.cpu_count()
         threads = self._options.threads or (0 if chooses else machine.cores())
         settings.intra_op_num_threads = -(-threads // self._options.streams)
-        self._session = onnxruntime.InferenceSession(str(self._path), settings, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            str(self._path), settings, providers=["CPUExecutionProvider"], disabled_optimizers=without
+        )
         self.outputs = tuple(output.name for output in self._session.get_outputs())
         return self
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import cache, machine
-from runtime.engines import EngineOptions, unsigned
+from runtime.engines import EngineOptions
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class OpenVinoEngine:
         if not self._options.kept_as:
             return self._new(settings)
         made_with = [machine.version_of("openvino"), asdict(machine.processor()), settings]
-        made_of = [self._options.kept_as, unsigned.__name__, *made_with]
+        made_of = [self._options.kept_as, *made_with]
         found = cache.read("openvino", made_of)
         if found is not None:
             with suppress(RuntimeError):
@@ -157,7 +157,6 @@ class OpenVinoEngine:
 
     def _new(self, settings: dict[str, str | int]) -> openvino.CompiledModel:
         assert self._model is not None
-        unsigned.widen(self._model)
         return _core().compile_model(self._model, "CPU", settings)
 
     def _request(self, handle: openvino.InferRequest) -> Request:
