@@ -183,5 +183,6 @@ def _go_through(requests: Sequence[Request], images_BHWC: np.ndarray, answers: d
     except BaseException:
         # Ctrl-C, say: the next call would find those that are under way busy.
         for request in requests[:count]:
-            request.handle.wait()
+            with suppress(RuntimeError):  # its own failure, told once
+                request.handle.wait()
         raise
