@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import hashlib
 import json
 import shutil
 import sys
@@ -20,8 +19,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.cache import CACHE, ROOT, drop_others, home, whole
 from benchmarks.record import hardware
-from runtime import bundle, inputs, machine
+from runtime import bundle, inputs
 from runtime.bundle import Attribute, Category, Preprocess
 from runtime.errors import DONE, exit_code
 from train.config import Preset, preset
@@ -30,15 +30,14 @@ if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / ".cache" / "benchmarks"
+__all__ = ["CACHE", "CONVNEXT_ATTO", "CONVNEXT_BASE", "NETWORKS", "ROOT", "Network", "random_network"]
+
 SEED = 0
 # An export has hundreds; here each costs seconds, and the benchmark compares the answers to its own photos again.
 GATE_PHOTOS = 2
 CALIBRATION_PHOTOS = 8
 # In its data folder, for whoever exports it with more.
 TRAIN_PHOTOS, VAL_PHOTOS = 300, 24
-TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
 SOURCES = (
     "export/*.py",
     "runtime/bundle.py",
@@ -71,12 +70,7 @@ class Network:
         """Its folder, named by what it is made from and made with."""
         sources = [Path(__file__), *(path for pattern in SOURCES for path in sorted(ROOT.glob(pattern)))]
         # The processor too: a bundle's verdicts hold only where they were found.
-        made_with = [machine.version_of(name) for name in TOOLS]
-        made_from = [SEED, asdict(self.preset), self.category, dict(self.classes), made_with, hardware()]
-        digest = hashlib.sha256(json.dumps(made_from).encode())
-        for path in sources:
-            digest.update(path.read_bytes())
-        return CACHE / f"{self.name}-{digest.hexdigest()[:12]}"
+        return home(self.name, [SEED, asdict(self.preset), self.category, dict(self.classes), hardware()], sources)
 
     @property
     def checkpoint(self) -> Path:
@@ -109,19 +103,18 @@ class Network:
         options = ["--precision", *precisions, "--engine", *GRAPH_ENGINES, "--out", str(self.bundle.parent), "--quiet"]
         photos = ["--calibration-photos", str(CALIBRATION_PHOTOS), "--gate-photos", str(GATE_PHOTOS)]
         with contextlib.redirect_stdout(sys.stderr):  # its table
-            build.main([*self.sources, *options, *photos])
+            # What its main would turn into an exit code, a mistake or Ctrl-C, ends this command too.
+            build.build(build.parser().parse_args([*self.sources, *options, *photos]))
         return self.home
 
     def write(self) -> None:
         """The checkpoint and a data folder, where they are not there yet; what other sources made before is removed."""
         from train import checkpoint
 
-        if CACHE.exists():
-            for other in CACHE.glob(f"{self.name}-*"):
-                if other != self.home:
-                    shutil.rmtree(other)  # most of a gigabyte
-        if not (self.data / "train.csv").exists():
-            self._write_data(self.data)
+        drop_others(self.home)
+        if not self.data.exists():
+            with whole(self.data) as folder:
+                self._write_data(folder)
         if not (self.checkpoint / checkpoint.PAGE).exists():
             checkpoint.save(self.checkpoint, self.seeded().state_dict(), self._page())
 
@@ -157,7 +150,7 @@ class Network:
         from export.evidence import spread
 
         photos = spread(inputs.find([ROOT / "examples" / "clothing" / "train_images"]), TRAIN_PHOTOS + VAL_PHOTOS)
-        (folder / "train_images").mkdir(parents=True, exist_ok=True)
+        (folder / "train_images").mkdir()
         columns = [f"attr_{number}" for number in range(1, len(self.classes) + 1)]
         with (folder / "category_attributes.csv").open("w", newline="") as file:
             csv.writer(file).writerows(

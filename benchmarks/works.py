@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.networks import CACHE, CONVNEXT_ATTO, CONVNEXT_BASE, ROOT, Network
+from benchmarks.cache import ROOT, home
+from benchmarks.networks import CONVNEXT_ATTO, CONVNEXT_BASE, Network
 from runtime import images, inputs
+from runtime.files import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 
 EXAMPLES = ROOT / "examples"
 DEMO = "garment"
+# What the neighbours' graphs are made by; of photos for calibration as many as NNCF's guide has at least.
+MAKERS = (
+    "benchmarks/ways/*_models.py",
+    "benchmarks/ways/optimum_quantise.py",
+    "benchmarks/ways/pixels.py",
+    "benchmarks/ways/plain.py",
+    "runtime/images.py",
+    "train/checkpoint.py",
+    "train/heads.py",
+    "train/network.py",
+)
+CALIBRATION_PHOTOS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +75,14 @@ class Work:
         path = next(self.bundle.glob("model.*.onnx"))
         return 2 * sum(multiplications(checked(onnx.load(path))).values()) / 1e9
 
+    def calibration(self) -> Iterator[np.ndarray]:
+        """Photos for whoever quantises the network, normalised as it takes them: float32 [1, 3, H, W] each."""
+        from benchmarks.ways import pixels
+        from export.evidence import spread
+
+        for path in spread(inputs.find([EXAMPLES / "clothing" / "train_images"]), CALIBRATION_PHOTOS):
+            yield pixels.normalised(images.load(path, self.page.preprocess)[None], self.page)
+
     @property
     def size(self) -> int:
         return self.page.preprocess.height
@@ -78,7 +100,7 @@ class Work:
         return np.stack([fitted[index % len(fitted)] for index in range(count)])
 
 
-SMALL = {"batch": 8, "compared": 16, "alone": 64, "whole": 200, "whole_full": 200, "few": 24}
+SMALL = {"batch": 8, "compared": 16, "alone": 64, "whole": 200, "whole_full": 200, "few": 16}
 """Of a network that answers a photo in milliseconds."""
 
 
@@ -88,14 +110,15 @@ def demo() -> Work:
         name="demo",
         checkpoint=EXAMPLES / "checkpoints" / DEMO,
         bundle=EXAMPLES / "bundles" / DEMO,
-        made=CACHE / "demo",
+        made=_peers("demo", [sha256_of(path) for path in sorted((EXAMPLES / "checkpoints" / DEMO).glob("*.*"))]),
         **SMALL,
     )
 
 
 def convnext_base() -> Work:
     """The reference system's network: ConvNeXt-Base at 512 px with five heads."""
-    return _random(CONVNEXT_BASE, batch=4, compared=2, alone=8, whole=8, whole_full=40, few=2)
+    # PyTorch answers two at a time faster than four, ONNX Runtime one.
+    return _random(CONVNEXT_BASE, batch=2, compared=2, alone=4, whole=8, whole_full=40, few=2)
 
 
 def convnext_atto() -> Work:
@@ -115,6 +138,12 @@ def _random(network: Network, **sizes: int) -> Work:
         name=network.name,
         checkpoint=network.checkpoint,
         bundle=network.bundle,
-        made=network.home / "peers",
+        made=_peers(network.name, [network.home.name]),
         **sizes,
     )
+
+
+def _peers(name: str, made_of: Sequence[str]) -> Path:
+    """Where the graphs of the other ways are kept, of the checkpoint that this names."""
+    makers = (path for pattern in MAKERS for path in sorted(ROOT.glob(pattern)))
+    return home(f"peers-{name}", [*made_of, CALIBRATION_PHOTOS], makers)

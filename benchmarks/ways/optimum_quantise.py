@@ -11,6 +11,4 @@ from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
 model, folder = map(Path, sys.argv[1:])
 quantizer = ORTQuantizer.from_pretrained(model.parent, file_name=model.name)
-quantizer.quantize(
-    save_dir=folder, quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
-)
+quantizer.quantize(save_dir=folder, quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False))
