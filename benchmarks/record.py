@@ -1,17 +1,16 @@
-"""What one benchmark found, on which machine, and how it is printed and kept."""
+"""Where a benchmark's figures are kept, with the machine and the versions that they are of."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import json
+import math
 import platform
 import re
 import signal
-import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import runtime
@@ -33,98 +32,6 @@ PACKAGES = (
     "nncf",
     "scikit-learn",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """How near two ways of answering the same photos are."""
-
-    largest_difference: float
-    """Of any class probability of any photo."""
-    mean_difference: float
-    labels_agree: float
-    """Share of the labels, 0-1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What one way reached, in turns with the others."""
-
-    way: str
-    what: str
-    photos: int
-    """Of a turn."""
-    images_per_s: tuple[float, ...]
-    """Of each round."""
-    answers: Agreement
-    """Beside PyTorch's in float32, on the same pixels."""
-    labels_agree: float | None
-    """Share of the labels of its table that are the reference's, where it made one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contest:
-    """The ways to answer one model's photos, ours first."""
-
-    model: str
-    kind: str
-    """`alone`, the network by itself, or `whole`, from folder to table."""
-    results: Sequence[Result]
-    missing: Mapping[str, str]
-    """The ways that are not installed here, and why."""
-    gop: float
-    """10^9 operations for a photo, a multiplication and an addition counting two."""
-    limits: Sequence[Mapping[str, float]]
-    """The machine's own rates, by their name, measured in each round."""
-
-    def ratios(self, other: Result) -> list[float]:
-        """Round by round, how many times as fast as the other way ours is."""
-        return [ours / theirs for ours, theirs in zip(self.results[0].images_per_s, other.images_per_s, strict=True)]
-
-    def shares(self) -> dict[str, float]:
-        """Of the rate that the machine has for large products of each precision, what ours reaches: its median."""
-        rates = self.results[0].images_per_s
-        return {
-            name: statistics.median(
-                rate * self.gop / limit[f"{name}_gops"] for rate, limit in zip(rates, self.limits, strict=True)
-            )
-            for name in ("f32", "bf16", "int8")
-        }
-
-    def lines(self) -> list[str]:
-        """A line a way: its rate and how many times as fast ours is, the median of each and, in brackets, its range."""
-        told = []
-        for result in self.results:
-            beside = "" if result is self.results[0] else f": ours {_ranged(self.ratios(result))} times as fast"
-            near = f"{result.answers.mean_difference:.1e} off, {result.answers.labels_agree:.1%} of labels agree"
-            told.append(f"{result.way}, {_ranged(result.images_per_s)} images/s{beside}; {near}")
-        shares = ", ".join(f"{share:.0%} of {name}" for name, share in self.shares().items())
-        told.append(f"of the machine's rate for large products, ours reaches {shares}")
-        return told + [f"{way}: {why}" for way, why in self.missing.items()]
-
-    def summary(self) -> dict[str, object]:
-        """What is kept of it: the medians, then everything they were taken from."""
-        ways = [
-            {
-                "way": result.way,
-                "what": result.what,
-                "photos": result.photos,
-                "images_per_s": rounded(statistics.median(result.images_per_s)),
-                "ours_is_times_as_fast": rounded(statistics.median(self.ratios(result))),
-                "range": rounded((min(self.ratios(result)), max(self.ratios(result)))),
-                "answers": rounded(asdict(result.answers)),
-                "labels_agree": rounded(result.labels_agree),
-                "rounds": rounded(result.images_per_s),
-            }
-            for result in self.results
-        ]
-        return {
-            "gop": rounded(self.gop),
-            "share_of_limit": rounded(self.shares()),
-            "limits": [rounded(dict(limit)) for limit in self.limits],
-            "ways": ways,
-            "missing": dict(self.missing),
-        }
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
@@ -162,18 +69,6 @@ def run(measure: Callable[[], int], *, into: Path) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def save(contests: Sequence[Contest], *, full: bool, load_before: float, into: Path = RESULTS) -> Path:
-    """Write one model's file: what a tuned `predict` serves, and each contest by its kind.
-
-    Args:
-        load_before: processes that wanted a core in the minute before the session: more than a few tenths of one,
-            and others shared the machine.
-    """
-    head = {"model": contests[0].model, "what": contests[0].results[0].what}
-    body = {contest.kind: contest.summary() for contest in contests}
-    return keep(head, {"contests": body}, full=full, load_before=load_before, into=into)
-
-
 def keep(
     head: Mapping[str, object],
     body: Mapping[str, object],
@@ -186,13 +81,13 @@ def keep(
     """Save figures with the date, the machine and the versions between; `model` of the head names the file.
 
     Args:
+        load_before: how many cores others had before the first clock started, by `busy.before`.
         card: the GPU that they are of, which then names the file in the processor's place.
     """
-    today = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
     here = hardware()
     content = {
         **head,
-        "date": today,
+        "date": today(),
         "full": full,
         "machine": f"{here['cpu']}, {here['cores']} cores",
         "hardware": here,
@@ -200,9 +95,18 @@ def keep(
         "versions": versions(),
         **body,
     }
-    path = into / f"{head['model']}_{slug_of(card) if card else machine_slug()}_{today}.json"
-    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
+    path = path_of(str(head["model"]), into, card)
+    replace_file(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return path
+
+
+def path_of(model: str, into: Path, card: str = "") -> Path:
+    """The file of today's figures."""
+    return into / f"{model}_{slug_of(card) if card else machine_slug()}_{today()}.json"
+
+
+def today() -> str:
+    return datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
 
 
 def hardware() -> dict[str, object]:
@@ -235,13 +139,12 @@ def _end(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
-def _ranged(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
-
 def rounded(value: object) -> object:
+    """Figures to four digits, and none for what is no number, as JSON has no word for it."""
     if isinstance(value, dict):
         return {name: rounded(inner) for name, inner in value.items()}
     if isinstance(value, tuple):
         return [rounded(inner) for inner in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value

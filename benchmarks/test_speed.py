@@ -13,16 +13,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import turns
+from benchmarks import rounds, turns
+from benchmarks.cache import drop_others
+from benchmarks.contest import Agreement, Contest, Result
 from benchmarks.networks import NETWORKS
-from benchmarks.record import Agreement, Contest, Result
 from benchmarks.turns import Process, Worker
 from benchmarks.ways import KINDS, OURS, REFERENCE
 from benchmarks.works import WORKS, Work
@@ -45,9 +46,11 @@ class Entrants:
     workers: list[Worker]
     missing: dict[str, str]
     """Why the others are not."""
+    failed: dict[str, str]
+    """Those that ended before they could answer, and with which words."""
     answers: dict[str, Agreement]
-    limits: Process
-    """What measures the machine's own rates."""
+    limits: Process | None
+    """What measures the machine's own rates, where it can."""
     rounds: int
     full: bool
 
@@ -55,39 +58,54 @@ class Entrants:
     def ours(self) -> Worker:
         return self.workers[0]
 
-    def count(self, photos: int) -> Callable[[Worker], int]:
-        """How many photos a way has a turn: so many, or few where it takes one after the other; with --full all."""
-        return lambda worker: self.work.few if KINDS[worker.way].single and not self.full else photos
+    def count(self, photos: int, worker: Worker) -> int:
+        """How many photos a way has a turn: so many, or few where it takes one after the other unless with --full; in
+        whole batches, as many of them as it has under way at once."""
+        asked = self.work.few if KINDS[worker.way].single and not self.full else photos
+        return -(-asked // worker.step) * worker.step
 
 
 @pytest.fixture(scope="session")
 def limits() -> Iterator[Process]:
     """What measures the machine's own rates."""
     with Process("limits", "benchmarks.limits") as process:
+        process.ready()
         yield process
 
 
 @pytest.fixture(scope="session")
 def entrants(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, limits: Process
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    limits: Process,
+    tell: Callable[[str], None],
 ) -> Iterator[Entrants]:
     """Those of the work that the test names."""
     full: bool = request.config.getoption("full")
     work = WORKS[request.param]()
     if work.name in NETWORKS and not (work.bundle / bundle.PAGE).exists():
+        tell(f"{work.name}: the network and its bundle are made, some minutes")
         # In a process of its own: what exporting loads and holds is gone before a clock starts.
         subprocess.run([sys.executable, "-m", "benchmarks.networks", work.name], check=True, stdout=subprocess.DEVNULL)
+    if not work.made.exists():
+        drop_others(work.made)
+        tell(f"{work.name}: the other ways make their graphs of it, some minutes")
     scratch = tmp_path_factory.mktemp(request.param)
     asked = [name for name, kind in KINDS.items() if full or not kind.full]
     with ExitStack() as held:
-        workers, missing = turns.started(work.name, asked, held)
-        assert not missing.keys() & {OURS, REFERENCE}, missing
+        workers, missing, failed = turns.started(work.name, asked, held, tell)
+        here = {worker.way for worker in workers}
+        assert {OURS, REFERENCE} <= here, {**missing, **failed}
+        missing |= {name: "left out; it takes part with --full" for name in KINDS if name not in asked}
+        missing |= {"the machine's own rates": limits.missing} if limits.missing else {}
+        failed |= {"the machine's own rates": limits.failed} if limits.failed else {}
         yield Entrants(
             work=work,
             workers=workers,
             missing=missing,
+            failed=failed,
             answers=compared(workers, scratch, COMPARED if full else work.compared),
-            limits=limits,
+            limits=None if limits.missing or limits.failed else limits,
             rounds=FULL_ROUNDS if full else ROUNDS,
             full=full,
         )
@@ -98,89 +116,76 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("entrants", [*WORKS], indirect=True, scope="session")
 
 
-# A comparison that fails does so before the clock starts, and is failure enough.
-@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 def test_the_network_alone(entrants: Entrants, benchmark: BenchmarkFixture, keep: Callable[[Contest], None]) -> None:
-    count = entrants.count(entrants.work.alone)
-    found = contest(entrants, "alone", count, benchmark, lambda worker, number: ("alone", count(worker)))
+    found = contest(entrants, "alone", entrants.work.alone, benchmark, lambda worker, number, count: ("alone", count))
     if benchmark.enabled:
         keep(found)
+    assert not entrants.failed
 
 
-@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 def test_from_folder_to_table(
     entrants: Entrants, benchmark: BenchmarkFixture, keep: Callable[[Contest], None], tmp_path: Path
 ) -> None:
     most = entrants.work.whole_full if entrants.full else entrants.work.whole
-    count = entrants.count(most)
     photos = inputs.find([Path(__file__).resolve().parent.parent / "examples" / "photos"])
     outs = {worker.way: tmp_path / f"{worker.slug}.csv" for worker in entrants.workers}
 
-    def folder(worker: Worker, number: int) -> Path:
+    def folder(number: int, count: int) -> Path:
         """The round's photos; for a way that takes few, the first of them."""
-        path = tmp_path / f"{number}-{count(worker)}"
-        return path if path.exists() else turns.linked(path, photos, number * most, count(worker))
+        path = tmp_path / f"{number}-{count}"
+        return path if path.exists() else turns.linked(path, photos, number * most, count)
 
-    def agree(folders: dict[str, Path]) -> dict[str, float]:
-        """The share of the labels of each way's table that are the reference's; ours must be the same work."""
-        found = {way: labels(outs[way], entrants.work, folder) for way, folder in folders.items()}
-        wanted = found[REFERENCE]
-        shares = {way: float((one[: len(wanted)] == wanted[: len(one)]).mean()) for way, one in found.items()}
-        assert shares[OURS] >= AGREEMENT
-        return shares
+    def request(worker: Worker, number: int, count: int) -> tuple[object, ...]:
+        return "whole", folder(number, count), outs[worker.way]
 
-    first = turns.linked(tmp_path / "first", photos, 0, entrants.work.few)
-    for worker in entrants.workers:
-        worker.ask("whole", first, outs[worker.way])
-    before = agree({worker.way: first for worker in entrants.workers})
-    found = contest(
-        entrants,
-        "whole",
-        count,
-        benchmark,
-        lambda worker, number: ("whole", folder(worker, number), outs[worker.way]),
-        agree=before,
-    )
-    # What was timed is what was compared: the last round's tables are of its photos.
-    last = len(found.limits) - 1
-    agree({worker.way: folder(worker, last) for worker in entrants.workers})
+    found = contest(entrants, "whole", most, benchmark, request)
+    # What was timed is what is compared: the last round's tables.
+    tables = {
+        one.way: labels(outs[one.way], entrants.work, folder(entrants.rounds, one.photos)) for one in found.results
+    }
+    wanted = tables[REFERENCE]
+    shares = {way: float((one[: len(wanted)] == wanted[: len(one)]).mean()) for way, one in tables.items()}
+    assert shares[OURS] >= AGREEMENT
     if benchmark.enabled:
-        keep(found)
+        keep(replace(found, results=[replace(one, labels_agree=shares[one.way]) for one in found.results]))
+    assert not entrants.failed
 
 
 def contest(
     entrants: Entrants,
     kind: str,
-    count: Callable[[Worker], int],
+    photos: int,
     benchmark: BenchmarkFixture,
-    request: Callable[[Worker, int], tuple[object, ...]],
-    *,
-    agree: dict[str, float] | None = None,
+    request: Callable[[Worker, int, int], tuple[object, ...]],
 ) -> Contest:
-    """Time the ways in turns; the plug-in's clock runs in our turns."""
-    rates: dict[str, list[float]] = {worker.way: [] for worker in entrants.workers}
-    limits: list[dict[str, float]] = []
+    """Time the ways in turns, ours last in each round, another first among the rest; few photos in the round that does
+    not count.
 
-    def turn(worker: Worker, number: int) -> None:
-        rates[worker.way].append(turns.turn(worker, request(worker, number)))
+    Args:
+        request: what a way is asked in the round of that number, over so many photos.
+    """
 
-    def others() -> None:
-        number = len(rates[OURS])
-        limits.append(entrants.limits.ask("rates"))
-        rivals = entrants.workers[1:]
-        shift = number % max(1, len(rivals))
-        for worker in [*rivals[shift:], *rivals[:shift]]:
-            turn(worker, number)
+    def play(number: int) -> tuple[dict[str, float], dict[str, float]]:
+        limits = entrants.limits.ask("rates") if entrants.limits and number else {}
+        shift = 1 + number % (len(entrants.workers) - 1)
+        order = [*entrants.workers[shift:], *entrants.workers[1:shift], entrants.ours]
+        rates = {}
+        for worker in order:
+            count = entrants.count(photos if number else entrants.work.few, worker)
+            rates[worker.way] = turns.turn(worker, request(worker, number, count))
+        return rates, limits
 
-    benchmark.pedantic(lambda: turn(entrants.ours, len(rates[OURS])), setup=others, rounds=entrants.rounds)
+    played = benchmark.pedantic(lambda: rounds.taken(play, entrants.rounds), rounds=1)
     results = [
         Result(
             way=worker.way,
             what=worker.what,
-            photos=count(worker),
-            images_per_s=tuple(rates[worker.way]),
+            how=worker.how[kind],
+            exact=KINDS[worker.way].exact,
+            photos=entrants.count(photos, worker),
+            images_per_s=tuple(rates[worker.way] for (rates, _), _ in played),
             answers=entrants.answers[worker.way],
-            labels_agree=None if agree is None else agree[worker.way],
+            labels_agree=None,
         )
         for worker in entrants.workers
     ]
@@ -189,8 +194,10 @@ def contest(
         kind=kind,
         results=results,
         missing=entrants.missing,
+        failed=entrants.failed,
         gop=entrants.work.gop,
-        limits=limits,
+        limits=[limits for (_, limits), _ in played if limits],
+        others=[others for _, others in played],
     )
     benchmark.extra_info |= found.summary()
     return found

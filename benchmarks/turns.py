@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.networks import CACHE, ROOT
+from benchmarks.cache import CACHE, ROOT
 from benchmarks.ways import KINDS
 from runtime import machine
 
@@ -24,7 +24,7 @@ PAUSE_S = 0.1
 
 
 class Process(AbstractContextManager["Process"]):
-    """A command that answers each line on its stdin with a JSON object, the first unasked."""
+    """A command that answers each line on its stdin with a JSON object, the first unasked: `ready` waits for that."""
 
     def __init__(self, name: str, *command: str) -> None:
         logs = CACHE / "logs"
@@ -40,10 +40,10 @@ class Process(AbstractContextManager["Process"]):
             # What tune finds is kept beside the networks, not among the user's own.
             env={**os.environ, "XDG_CACHE_HOME": str(CACHE)},
         )
-        try:
-            self.first = self._answer()
-        except RuntimeError as err:
-            self.first = {"missing": str(err)}
+        self.missing = ""
+        """What it lacks here."""
+        self.failed = ""
+        """Why it ended before it was ready."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -52,43 +52,92 @@ class Process(AbstractContextManager["Process"]):
         self._process.communicate()
         self._log.close()
 
+    def ready(self) -> dict[str, Any]:
+        """What it says first, which takes as long as it takes to load; empty where it lacks something or failed."""
+        try:
+            first = self._answer()
+        except RuntimeError as err:
+            self.failed = str(err)
+            return {}
+        self.missing = str(first.get("missing", ""))
+        return {} if self.missing else first
+
     def ask(self, *words: object) -> dict[str, Any]:
         """Its answer to a line of these words."""
         assert self._process.stdin is not None
-        self._process.stdin.write(" ".join(map(str, words)) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps([str(word) for word in words]) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"it ended with {self._process.wait()}; what it said is in {self._log.name}")
+            raise self._ended()
         found: dict[str, Any] = json.loads(line)
         return found
 
+    def _ended(self) -> RuntimeError:
+        code = self._process.wait()
+        said = Path(self._log.name).read_text(errors="replace").split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "no word")
+        return RuntimeError(f"it ended with {code}: {last.strip()}; all that it said is in {self._log.name}")
+
 
 class Worker(Process):
-    """A way over a work, started, its network loaded."""
+    """A way over a work."""
 
     def __init__(self, work: str, way: str) -> None:
         self.way = way
         self.slug = way.replace(" ", "-")
         super().__init__(f"{work}-{self.slug}", "benchmarks.worker", work, way)
-        self.missing = str(self.first.get("missing", ""))
-        self.what = str(self.first.get("what", ""))
+        self.what, self.how, self.step = "", {"alone": "", "whole": ""}, 1
+
+    def ready(self) -> dict[str, Any]:
+        first = super().ready()
+        self.what = str(first.get("what", ""))
+        return first
+
+    def settle(self) -> None:
+        """Have it say, and find out where it has a choice, how many photos it takes at a time: nothing else may run."""
+        found = self.ask("how")
+        self.how, self.step = found["how"], int(found["step"])
 
 
-def started(work: str, ways: Sequence[str], held: ExitStack) -> tuple[list[Worker], dict[str, str]]:
-    """The ways that are here, started, and why the others are not: the first alone, since what it may have to find out
-    about the machine needs it quiet, then as many at once as there are cores."""
+class Started(NamedTuple):
+    """The ways that can answer; why others are not here, and why others ended."""
+
+    workers: list[Worker]
+    missing: dict[str, str]
+    failed: dict[str, str]
+
+
+def started(work: str, ways: Sequence[str], held: ExitStack, tell: Callable[[str], None]) -> Started:
+    """The ways, started: the first alone, since what it may have to find out about the machine needs it quiet, then as
+    many at once as there are cores; at the end, one by one, they settle what is to be settled on a quiet machine."""
     missing = {way: f"not installed: {lacks}" for way in ways if (lacks := KINDS[way].missing())}
-    here = [way for way in ways if way not in missing]
-    workers = [held.enter_context(Worker(work, way)) for way in here[:1]]
-    with ThreadPoolExecutor(machine.cores()) as pool:
-        workers += [held.enter_context(worker) for worker in pool.map(lambda way: Worker(work, way), here[1:])]
+    workers: list[Worker] = []
+    loading: deque[Worker] = deque()
+    for way in ways:
+        if way in missing:
+            continue
+        while len(loading) >= (1 if len(workers) == 1 else machine.cores()):
+            loading.popleft().ready()
+        tell(f"{work}: {way} starts")
+        worker = held.enter_context(Worker(work, way))
+        workers.append(worker)
+        loading.append(worker)
+    for worker in loading:
+        worker.ready()
     missing |= {worker.way: worker.missing for worker in workers if worker.missing}
-    return [worker for worker in workers if not worker.missing], missing
+    failed = {worker.way: worker.failed for worker in workers if worker.failed}
+    here = [worker for worker in workers if worker.way not in {**missing, **failed}]
+    for worker in here:
+        worker.settle()
+    return Started(here, missing, failed)
 
 
 def turn(worker: Worker, words: Sequence[object]) -> float:

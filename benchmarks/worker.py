@@ -2,8 +2,8 @@
 
 python -m benchmarks.worker WORK WAY
 
-A way's memory, its threads and what it does to the process are its own; between its turns it waits. It answers with a
-JSON object a line: first what it is, then what each request found. `benchmarks.turns` starts it.
+A way's memory, its threads and what it does to the process are its own; between its turns it waits. A request is a JSON
+list of words, an answer a JSON object: first what it is, then what each request found. `benchmarks.turns` starts it.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ def replies(name: str, work: Work) -> Iterator[dict[str, object]]:
         return
     yield {"what": way.what}
     for line in sys.stdin:
-        yield done(way, work, line.split())
+        yield done(way, work, json.loads(line))
 
 
 def done(way: Way, work: Work, words: Sequence[str]) -> dict[str, object]:
-    """`answers FILE N`, `alone N` or `whole FOLDER FILE`."""
+    """`how`, `answers FILE N`, `alone N` or `whole FOLDER FILE`."""
+    if words[0] == "how":
+        return {"step": way.step, "how": dict(way.how)}
     if words[0] == "answers":
         import numpy as np
 

@@ -1,4 +1,7 @@
-"""The project's own way: the bundle's fastest artifact here, as `tune` finds it, through predict's own pipeline."""
+"""The project's own way, through predict's own pipeline.
+
+The bundle's fastest artifact here, as `tune` finds it; or what `pip install .` gives, ONNX Runtime and nothing tuned.
+"""
 
 # N photos, B batch, H height, W width, C channels, K classes
 
@@ -19,26 +22,31 @@ if TYPE_CHECKING:
     from benchmarks.works import Work
 
 
-def open_way(work: Work) -> Facet:
-    """The bundle, tuned for this machine."""
-    tune_once(work.bundle)
-    return Facet(work)
+def open_way(work: Work, *, engine: str) -> Facet:
+    """The bundle on that engine as it is, or, of `auto`, tuned for this machine."""
+    if engine == "auto":
+        tune_once(work.bundle)
+    return Facet(work, engine)
 
 
 class Facet:
     """The work's bundle, open."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, engine: str) -> None:
         self._fleet = Fleet.open(
             [work.bundle],
             category=bundle.load(work.bundle).categories[0].name,
-            engine="auto",
+            engine=engine,
             precision=None,
             streams=machine.cores(),
         ).__enter__()
         [self._predictor] = self._fleet.predictors
         self._outputs = work.outputs
-        self.what = str(self._predictor.choice).removesuffix(" tuned")
+        choice = self._predictor.choice
+        self.what = str(choice)
+        streams = min(machine.cores(), choice.tuned.streams) if choice.tuned else machine.cores()
+        self.step = streams * self._predictor.batch
+        self.how = dict.fromkeys(("alone", "whole"), f"{streams} batches of {self._predictor.batch} at once")
 
     def answers(self, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities [N, K] by output name, a batch after the other."""

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,34 +12,36 @@ import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
 import openvino
 
-from benchmarks.networks import ROOT
-from benchmarks.ways import pixels, table
-from runtime import images, inputs
+from benchmarks.ways import openvino_models, table
 
 if TYPE_CHECKING:
     from benchmarks.works import Work
 
-SECONDS = 2
+SECONDS = 1
 """That benchmark_app runs for."""
-CALIBRATION_PHOTOS = 64
 
 
 def open_way(work: Work, *, precision: str) -> OpenVino:
     """The work's model in that precision, converted and quantised where it is not there yet."""
-    return OpenVino(work, quantised(work) if precision == "int8" else converted(work), precision)
+    made = openvino_models.quantised if precision == "int8" else openvino_models.converted
+    return OpenVino(work, made(work), precision)
 
 
 class OpenVino:
     """A model on disk; each call compiles it, as its tools do, before any clock starts."""
 
+    # benchmark_app has batches and streams of its own choice, and no photos.
+    step = 1
+    how: ClassVar = {"alone": "benchmark_app, throughput hint", "whole": "AsyncInferQueue, throughput hint"}
+
     def __init__(self, work: Work, path: Path, precision: str) -> None:
-        self.what = f"OpenVINO {precision}{' by NNCF' if precision == 'int8' else ''}, throughput hint"
+        self.what = f"OpenVINO {precision}{' by NNCF' if precision == 'int8' else ''}"
         self._work = work
         self._path = path
         # Of an int8 model the library itself chooses what lies between: bfloat16 where the processor has it.
@@ -96,48 +97,6 @@ class OpenVino:
         changed.mean([255 * value for value in config.mean]).scale([255 * value for value in config.std])
         steps.input().model().set_layout(openvino.Layout("NCHW"))
         return core.compile_model(steps.build(), "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", **self._settings})
-
-
-def converted(work: Work) -> Path:
-    """The model as ov.convert_model gives it, for one photo, float32; made where it is not there yet."""
-    import torch
-
-    from benchmarks.ways import plain
-
-    path = work.made / "openvino" / "model.xml"
-    if not path.exists():
-        model, _ = plain.load(work.checkpoint)
-        sample = torch.zeros(1, 3, work.size, work.size)
-        made = openvino.convert_model(model, example_input=sample, input=[1, 3, work.size, work.size])
-        _save(made, path)
-    return path
-
-
-def quantised(work: Work) -> Path:
-    """The model as nncf.quantize gives it at its defaults; made where it is not there yet."""
-    path = work.made / "openvino" / "int8.xml"
-    if not path.exists():
-        import nncf
-
-        from export.evidence import spread
-
-        found = spread(inputs.find([ROOT / "examples" / "clothing" / "train_images"]), CALIBRATION_PHOTOS)
-
-        def read(photo: Path) -> np.ndarray:
-            return pixels.normalised(images.load(photo, work.page.preprocess)[None], work.page)
-
-        dataset = nncf.Dataset(found, read)
-        made = nncf.quantize(openvino.Core().read_model(converted(work)), dataset, subset_size=len(found))
-        _save(made, path)
-    return path
-
-
-def _save(model: openvino.Model, path: Path) -> None:
-    """Whole or not at all: several ways may make it at once."""
-    beside = path.with_name(f"{os.getpid()}.part.xml")
-    openvino.save_model(model, beside, compress_to_fp16=False)
-    beside.with_suffix(".bin").rename(path.with_suffix(".bin"))
-    beside.rename(path)
 
 
 def _rows(request: Any) -> Sequence[np.ndarray]:

@@ -36,7 +36,9 @@ class PyTorch:
     """The network, loaded, and compiled if it is to be."""
 
     def __init__(self, work: Work, *, compiled: bool) -> None:
-        self.what = f"PyTorch{' torch.compile' if compiled else ''} bfloat16, channels last, batches of {work.batch}"
+        self.what = f"PyTorch{' torch.compile' if compiled else ''} bfloat16, channels last"
+        self.step = work.batch
+        self.how = dict.fromkeys(("alone", "whole"), f"batches of {work.batch}")
         self._work = work
         model, page = checkpoint.load(work.checkpoint)
         model = model.eval().to(torch.bfloat16, memory_format=torch.channels_last)

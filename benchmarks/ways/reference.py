@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +37,9 @@ def open_way(work: Work) -> ReferenceWay:
 class ReferenceWay:
     """One model, loaded once; `whole` is what gets timed, the two steps beneath it are what gets compared."""
 
-    what = "PyTorch eager float32, Pillow, one photo at a time"
+    what = "PyTorch eager float32, Pillow"
+    step = 1
+    how: ClassVar = {"alone": "one photo at a time", "whole": "one photo at a time"}
 
     def __init__(self, model: FacetModel, page: Checkpoint, device: torch.device = CPU) -> None:
         self.page = page
