@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks import busy, record
 from runtime.errors import DONE, PARTLY_DONE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(into: Path) -> int:
     """Time the commands in turns, keep what was found, and say whether each limit is kept."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder))
     medians = {what: statistics.median(seconds) for what, seconds in found.items()}

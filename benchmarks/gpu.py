@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from benchmarks import record
+from benchmarks import busy, record
 from benchmarks.networks import CONVNEXT_BASE, ROOT
 from benchmarks.ways.reference import ReferenceWay
 from runtime import images, inputs
@@ -81,7 +80,7 @@ def measure(into: Path) -> int:
 
     if not torch.cuda.is_available():
         raise UserError("PyTorch finds no NVIDIA GPU here\ntime this machine's processor: pytest benchmarks/")
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     CONVNEXT_BASE.write()
     card = torch.cuda.get_device_name()
     body = {

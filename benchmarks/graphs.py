@@ -12,7 +12,6 @@ which slows down slows all; a ratio is that of two neighbours in time.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks import record
+from benchmarks import busy, record
 from benchmarks.networks import CONVNEXT_BASE, ROOT
 from runtime import bundle, images, inputs
 from runtime.engines import ENGINES, EngineOptions, open_engine
@@ -90,7 +89,7 @@ def measure(into: Path) -> int:
     """Time every network's graphs and keep what was found."""
     from train import checkpoint
 
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     found = {}
     for name, network in networks().items():
         model, page = checkpoint.load(network.checkpoint)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks import busy, record
 from benchmarks.networks import CACHE, CONVNEXT_BASE, ROOT
 from runtime import bundle, inputs, tune, tuned
 from runtime.errors import DONE, PARTLY_DONE
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(into: Path) -> int:
     """Time them and keep what was found; PARTLY_DONE where one in twenty takes longer than it may."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     CONVNEXT_BASE.make(["int8"])
     os.environ["XDG_CACHE_HOME"] = str(CACHE)
     if tuned.read(bundle.load(CONVNEXT_BASE.bundle)) is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import record, synthetic, watch
+from benchmarks import busy, record, synthetic, watch
 from benchmarks.networks import CONVNEXT_BASE, random_network
 from runtime import bundle
 from runtime.bundle import Preprocess
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(into: Path) -> int:
     """Predict with each and keep the most that each held."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     home = CONVNEXT_BASE.make(["int8"])
     data = home / "synthetic"
     if not data.exists():

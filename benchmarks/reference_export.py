@@ -9,13 +9,12 @@ GPU, each artifact judged on every engine here. Kept are the minutes, the memory
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import record, watch
+from benchmarks import busy, record, watch
 from benchmarks.networks import CONVNEXT_BASE
 from export import table
 from runtime import bundle
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(into: Path) -> int:
     """Export it in a process of its own and keep what was found; PARTLY_DONE where it costs more than it may."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     CONVNEXT_BASE.write()
     shutil.rmtree(CONVNEXT_BASE.exported.parent, ignore_errors=True)
     photos = ["--calibration-photos", str(CALIBRATION_PHOTOS), "--gate-photos", str(GATE_PHOTOS)]

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import loader, record, synthetic, watch
+from benchmarks import busy, loader, record, synthetic, watch
 from benchmarks.loader import Rate
 from runtime.challenge import COLUMNS, DUMMY
 from runtime.errors import DONE, PARTLY_DONE, UserError
@@ -106,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def scale(args: argparse.Namespace) -> int:
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     found = measured(args)
     path = record.keep(
         {"model": "scale"},

@@ -21,7 +21,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import record
+from benchmarks import busy, record
 from benchmarks.networks import ROOT
 from export.evidence import spread
 from runtime import inputs
@@ -50,7 +50,7 @@ def test_all_heads_in_one_pass_beside_the_references_loop_over_attributes(
 ) -> None:
     if not pytestconfig.getoption("--full"):
         pytest.skip("takes minutes: add --full")
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     torch.set_num_threads(os.cpu_count() or 1)
     table = labelled_at_random()
     ours = clocked(training(table, OURS.model), lambda run: phases.train(run, 2))

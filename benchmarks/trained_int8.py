@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import record, tasks
+from benchmarks import busy, record, tasks
 from benchmarks.graphs import FLOAT
 from benchmarks.networks import ROOT
 from benchmarks.reference_export import figures
@@ -56,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(source: Path, into: Path) -> int:
     """Train what is not there, export both, keep what was found; PARTLY_DONE where one has no int8 on an engine."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     tasks.prepare(source)
     data = tasks.BUILD / tasks.GARMENT
     train(data, BUILD / "checkpoints")
