@@ -29,7 +29,7 @@ NEEDS = ("openvino", "onnx")
 SHAPES_MNK = ((1024, 1024, 4096), (1024, 4096, 1024), (4096, 512, 2048), (256, 4096, 1024))
 PRECISIONS = ("f32", "bf16", "int8")
 # Of each shape and precision in a turn.
-SECONDS = 0.07
+SECONDS = 0.05
 COPIED_BYTES = 1 << 28
 
 

@@ -33,9 +33,8 @@ from runtime import bundle, inputs
 # The gate's floor for int8 on equal pixels. From file to table the pixels differ as well, by each way's own decoder and
 # filter, and labels are held to it all the same: below it two ways would no longer be doing the same work.
 AGREEMENT = LIMITS["int8"].agreement
-ROUNDS, FULL_ROUNDS = 3, 5
-# Photos, with --full.
-COMPARED = 16
+# With --full: rounds, and photos whose answers are compared.
+FULL_ROUNDS, COMPARED = 5, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,7 @@ def entrants(
             failed=failed,
             answers=compared(workers, scratch, COMPARED if full else work.compared),
             limits=None if limits.missing or limits.failed else limits,
-            rounds=FULL_ROUNDS if full else ROUNDS,
+            rounds=FULL_ROUNDS if full else work.rounds,
             full=full,
         )
 

@@ -20,7 +20,7 @@ from runtime import machine
 
 # What a way leaves running for a moment after its turn, threads that look for work, is over by then: after 0.05 s
 # none of them took any of a core's time.
-PAUSE_S = 0.1
+PAUSE_S = 0.08
 
 
 class Process(AbstractContextManager["Process"]):

@@ -57,6 +57,8 @@ class Work:
     """The same with --full: 200 in a turn or over its rounds."""
     few: int
     """Photos of a turn for a way that takes one after the other: of its many more seconds as few say as much."""
+    rounds: int
+    """That count: where turns take seconds, chance has less of a part in each."""
 
     @cached_property
     def page(self) -> Checkpoint:
@@ -100,7 +102,7 @@ class Work:
         return np.stack([fitted[index % len(fitted)] for index in range(count)])
 
 
-SMALL = {"batch": 8, "compared": 16, "alone": 64, "whole": 200, "whole_full": 200, "few": 16}
+SMALL = {"batch": 8, "compared": 16, "alone": 64, "whole": 200, "whole_full": 200, "few": 16, "rounds": 3}
 """Of a network that answers a photo in milliseconds."""
 
 
@@ -118,7 +120,7 @@ def demo() -> Work:
 def convnext_base() -> Work:
     """The reference system's network: ConvNeXt-Base at 512 px with five heads."""
     # PyTorch answers two at a time faster than four, ONNX Runtime one.
-    return _random(CONVNEXT_BASE, batch=2, compared=2, alone=4, whole=8, whole_full=40, few=2)
+    return _random(CONVNEXT_BASE, batch=2, compared=2, alone=4, whole=8, whole_full=40, few=2, rounds=2)
 
 
 def convnext_atto() -> Work:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.works import Work
 
 # The longest that choosing between two batch sizes goes on for, each tried once at least.
-CHOOSING_S = 1.0
+CHOOSING_S = 0.5
 GRAPHS = {
     "fp32": (onnx_models.exported, "fp32 as torch.onnx.export gives it"),
     "static": (onnx_models.static, "int8 by quantize_static"),
