@@ -19,17 +19,20 @@ AGAIN = 3
 def taken(play: Callable[[int], Found], count: int) -> list[tuple[Found, float | None]]:
     """So many rounds, numbered from 1, each with the share of the cores' time that others had.
 
-    Round 0 comes first and does not count: threads, memory and files are at hand from then on.
+    Round 0 comes first and does not count: threads, memory and files are at hand from then on. One that others had too
+    much of is played again at the end, and the quieter of the two is kept.
     """
     play(0)
-    kept: list[tuple[Found, float | None]] = []
-    again = AGAIN
-    while len(kept) < count:
-        watch = Watch()
-        found = play(len(kept) + 1)
-        others = watch.share()
-        if others is not None and others > SHARE and again:
-            again -= 1
-        else:
-            kept.append((found, others))
+    kept = [_watched(play, number) for number in range(1, count + 1)]
+    for _ in range(AGAIN):
+        worst = max(range(count), key=lambda index: kept[index][1] or 0.0)
+        if (kept[worst][1] or 0.0) <= SHARE:
+            break
+        kept[worst] = min(kept[worst], _watched(play, worst + 1), key=lambda one: one[1] or 0.0)
     return kept
+
+
+def _watched(play: Callable[[int], Found], number: int) -> tuple[Found, float | None]:
+    watch = Watch()
+    found = play(number)
+    return found, watch.share()

@@ -127,7 +127,9 @@ def test_from_folder_to_table(
 ) -> None:
     most = entrants.work.whole_full if entrants.full else entrants.work.whole
     photos = inputs.find([Path(__file__).resolve().parent.parent / "examples" / "photos"])
-    outs = {worker.way: tmp_path / f"{worker.slug}.csv" for worker in entrants.workers}
+
+    def out(way: str, number: int) -> Path:
+        return tmp_path / f"{way}-{number}.csv"
 
     def folder(number: int, count: int) -> Path:
         """The round's photos; for a way that takes few, the first of them."""
@@ -135,13 +137,12 @@ def test_from_folder_to_table(
         return path if path.exists() else turns.linked(path, photos, number * most, count)
 
     def request(worker: Worker, number: int, count: int) -> tuple[object, ...]:
-        return "whole", folder(number, count), outs[worker.way]
+        return "whole", folder(number, count), out(worker.way, number)
 
     found = contest(entrants, "whole", most, benchmark, request)
     # What was timed is what is compared: the last round's tables.
-    tables = {
-        one.way: labels(outs[one.way], entrants.work, folder(entrants.rounds, one.photos)) for one in found.results
-    }
+    last = entrants.rounds
+    tables = {one.way: labels(out(one.way, last), entrants.work, folder(last, one.photos)) for one in found.results}
     wanted = tables[REFERENCE]
     shares = {way: float((one[: len(wanted)] == wanted[: len(one)]).mean()) for way, one in tables.items()}
     assert shares[OURS] >= AGREEMENT

@@ -31,11 +31,16 @@ def test_the_first_round_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None
     assert rounds.taken(lambda number: number, 2) == [(1, 0.0), (2, None)]
 
 
-def test_a_round_that_others_had_part_of_is_taken_again_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched(monkeypatch, 0.0, 0.5, 0.01, 0.4, 0.3, 0.2)
+def test_a_round_that_others_had_part_of_is_taken_again_and_the_quieter_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched(monkeypatch, 0.0, 0.5, 0.01, 0.04)
+    assert rounds.taken(lambda number: number, 3) == [(1, 0.0), (2, 0.04), (3, 0.01)]
+
+
+def test_a_machine_that_is_never_quiet_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched(monkeypatch, 0.3, 0.5, 0.6, 0.2, 0.4)
     played: list[int] = []
-    assert rounds.taken(lambda number: played.append(number), 3) == [(None, 0.0), (None, 0.01), (None, 0.2)]
-    assert played == [0, 1, 2, 2, 3, 3, 3]
+    assert rounds.taken(lambda number: played.append(number), 2) == [(None, 0.3), (None, 0.2)]
+    assert played == [0, 1, 2, 2, 2, 1]
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux alone counts each core's time")
