@@ -102,7 +102,7 @@ class Work:
         return np.stack([fitted[index % len(fitted)] for index in range(count)])
 
 
-SMALL = {"batch": 8, "compared": 16, "alone": 64, "whole": 200, "whole_full": 200, "few": 16, "rounds": 3}
+SMALL = {"batch": 8, "compared": 16, "alone": 64, "whole": 160, "whole_full": 200, "few": 16, "rounds": 3}
 """Of a network that answers a photo in milliseconds."""
 
 
