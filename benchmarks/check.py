@@ -22,13 +22,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks import busy, record
 from benchmarks.networks import ROOT
 from benchmarks.turns import linked
-from runtime import inputs, machine
+from runtime import inputs
 from runtime.errors import DONE, PARTLY_DONE, UserError
 from runtime.terminal import note, positive, progress
-from runtime.tune import BUSY
 
 ROUNDS, PHOTOS = 40, 120
 # Of fewer the draws know nothing: with one, whatever came out is certain.
@@ -103,11 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Compare the two, keep what was found, and fail where the later is slower."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     commits = {"before": commit_of(args.before), "after": commit_of(args.after or "HEAD")}
     changed = not args.after and bool(git("status", "--porcelain"))
-    if load_before > BUSY * machine.cores():
-        note(f"this machine is busy (load {load_before:.1f}): what is slower now may not be when it is quiet")
+    if busy.is_busy(load_before):
+        note(f"others have {load_before:.1f} cores: what is slower now may not be when the machine is quiet")
     git("worktree", "prune")  # of what was killed
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as held:
         before = checked_out(commits["before"], Path(scratch, "before"), held)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks import busy, record
 from benchmarks.stages import WORKERS, linked, predict, served
 from runtime import bundle, tune
 from runtime.engines import ENGINES
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(into: Path) -> int:
     """Measure the works, keep what was found, and say whether auto comes near enough to the best."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     works = served()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks import busy, record
 from benchmarks.networks import CONVNEXT_ATTO, ROOT, random_network
 from benchmarks.turns import linked
 from runtime import inputs, machine
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(into: Path) -> int:
     """Each sweep by itself; what was found is kept."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     with tempfile.TemporaryDirectory() as scratch:
         photos = inputs.find([ROOT / "examples" / "photos"])
         sweeps = {

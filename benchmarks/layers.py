@@ -9,12 +9,11 @@ that the library has joined stand under the name of the first.
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks import busy, record
 from benchmarks.networks import CONVNEXT_BASE, ROOT
 from runtime import bundle, images, inputs
 from runtime.errors import DONE
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(into: Path) -> int:
     """Count, print by kind and keep layer by layer."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     CONVNEXT_BASE.make(["int8"])
     page = bundle.load(CONVNEXT_BASE.bundle)
     # Not the only one where float32 was asked for too.

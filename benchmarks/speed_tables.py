@@ -12,6 +12,7 @@ from figures import RESULTS, by_date, figures, latest, table
 from plots import Bar, Panel, Part, Point, chart, curves
 
 OURS = "facet"
+FACET = (OURS, "facet as installed")
 # OpenVINO's words for layers, and ours.
 LAYERS = {
     "FullyConnectedQuantizedLegacy": "int8 products",
@@ -30,19 +31,25 @@ def speed() -> str:
     """Every way beside ours, for each model: the network alone, from folder to table, and how far off it answers."""
     lines = []
     machines: dict[str, list[str]] = {}
+    absent: dict[str, str] = {}
     for path in _speeds():
         with figures(path) as found:
             machines.setdefault(_machine(found["hardware"]), []).append(found["model"])
             alone, whole = ({way["way"]: way for way in found["contests"][kind]["ways"]} for kind in ("alone", "whole"))
             for name, way in alone.items():
                 model = f"[{found['model']}](benchmarks/results/{path.name})" if name == OURS else ""
-                called = f"**facet**: {way['what']}" if name == OURS else way["what"]
-                rates = [_rate(way), _rate(whole[name]) if name in whole else ""]
-                off = f"{way['answers']['mean_difference']:.0e}"
-                lines.append(f"| {model} | {called} | {' | '.join(rates)} | {off} |")
+                ways = [each for each in (way, whole.get(name)) if each]
+                hows = list(dict.fromkeys(each["how"] for each in ways if each.get("how")))
+                told = ", ".join(filter(None, [way["what"], "; ".join(hows)]))
+                called = f"**{name}**: {told}" if name in FACET else told
+                off = way["answers"]["mean_difference"]
+                rates = [_rate(each) for each in ways] + [""] * (2 - len(ways))
+                lines.append(f"| {model} | {called} | {' | '.join(rates)} | {'' if off is None else f'{off:.0e}'} |")
+            absent |= found["contests"]["alone"]["missing"]
     header = ("model", "way", "network alone, images/s", "folder to table, images/s", "off by")
     measured = (f"{', '.join(models)}: measured on {machine}\n" for machine, models in machines.items())
-    return "\n".join([table(header, lines), *measured])
+    left_out = [f"{name}: {why}\n" for name, why in absent.items()]
+    return "\n".join([table(header, lines), *measured, *left_out])
 
 
 def limits() -> str:
@@ -54,10 +61,11 @@ def limits() -> str:
             f"{single['limit_ms']} that the challenge allows | [file](benchmarks/results/{path.name}) |"
         )
     with figures(path := latest("convnext_base", command="make bench")) as base:
-        alone, whole = (base["contests"][kind]["share_of_limit"]["int8"] for kind in ("alone", "whole"))
+        shares = [base["contests"][kind]["share_of_limit"].get("int8") for kind in ("alone", "whole")]
+        alone, whole = ("not measured" if share is None else f"{100 * share:.0f} %" for share in shares)
         lines.append(
-            f"| of the machine's int8 rate for large products | {100 * alone:.0f} % alone, {100 * whole:.0f} % from "
-            f"folder to table | [file](benchmarks/results/{path.name}) |"
+            f"| of the machine's int8 rate for large products | {alone} alone, {whole} from folder to table | "
+            f"[file](benchmarks/results/{path.name}) |"
         )
     with figures(path := latest("layers")) as layers:
         kinds = [kind for kind in layers["kinds"] if kind["share"] >= SHOWN_SHARE]
@@ -95,8 +103,8 @@ def rates() -> list[Bar]:
         with figures(path) as found:
             bars.append(Bar(found["model"]))
             for way in found["contests"]["alone"]["ways"]:
-                ours = way["way"] == OURS
-                label = f"facet, {way['what']}" if ours else str(way["way"])
+                ours = way["way"] in FACET
+                label = f"{way['way']}, {way['what']}" if ours else str(way["way"])
                 parts = (Part(way["images_per_s"], 0 if ours else 1),)
                 bars.append(Bar(label, parts, _figure(way["images_per_s"])))
     return bars
@@ -157,7 +165,8 @@ def _rate(way: Mapping[str, Any]) -> str:
     """Images a second; beside it, of another way, how many times as fast ours is."""
     if way["way"] == OURS:
         return f"**{_figure(way['images_per_s'])}**"
-    return f"{_figure(way['images_per_s'])} ({way['ours_is_times_as_fast']:.2f}x)"
+    times = way["ours_is_times_as_fast"]
+    return f"{_figure(way['images_per_s'])} ({'answers otherwise' if times is None else f'{times:.2f}x'})"
 
 
 def _figure(rate: float) -> str:

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import networks, record, turns
+from benchmarks import busy, networks, record, turns
 from benchmarks.networks import CACHE, CONVNEXT_ATTO, CONVNEXT_BASE
 from runtime import bundle, images, inputs, machine, output, pipeline, table, tune, tuned
 from runtime.errors import DONE, PARTLY_DONE
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(into: Path) -> int:
     """Measure the works, keep what was found, and say whether each reaches what is asked."""
-    load_before = os.getloadavg()[0]
+    load_before = busy.before()
     found = {name: stages(name, bundles, fastest=name in networks.NETWORKS) for name, bundles in served().items()}
     for name, one in found.items():
         note(f"{name}, {one['what']}: {one['images_per_s']} images/s, {one['efficiency']} of its parts alone")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import check
+from benchmarks import busy, check
 from benchmarks.check import Comparison
 from benchmarks.networks import ROOT
 from runtime import machine
@@ -55,10 +54,10 @@ def test_what_is_kept_names_both_sides_by_their_hash_and_a_busy_machine_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(check, "compare", lambda before, after, rounds: compared(0, 0.0))
-    monkeypatch.setattr(os, "getloadavg", lambda: (1.0 + machine.cores(), 0.0, 0.0))
+    monkeypatch.setattr(busy, "before", lambda: 1.0 * machine.cores())
     (tmp_path / "results").mkdir()
     assert check.main(["HEAD", "--out", str(tmp_path / "results")]) == 0
-    assert "this machine is busy (load" in capsys.readouterr().err
+    assert f"others have {machine.cores()}.0 cores" in capsys.readouterr().err
     (path,) = (tmp_path / "results").iterdir()
     page = json.loads(path.read_text())
     head = check.git("rev-parse", "HEAD")
