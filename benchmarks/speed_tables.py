@@ -48,7 +48,8 @@ def speed() -> str:
             absent |= found["contests"]["alone"]["missing"]
     header = ("model", "way", "network alone, images/s", "folder to table, images/s", "off by")
     measured = (f"{', '.join(models)}: measured on {machine}\n" for machine, models in machines.items())
-    left_out = [f"{name}: {why}\n" for name, why in absent.items()]
+    reasons = dict.fromkeys(absent.values())
+    left_out = [f"{', '.join(name for name in absent if absent[name] == why)}: {why}\n" for why in reasons]
     return "\n".join([table(header, lines), *measured, *left_out])
 
 

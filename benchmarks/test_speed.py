@@ -95,7 +95,7 @@ def entrants(
         workers, missing, failed = turns.started(work.name, asked, held, tell)
         here = {worker.way for worker in workers}
         assert {OURS, REFERENCE} <= here, {**missing, **failed}
-        missing |= {name: "left out; it takes part with --full" for name in KINDS if name not in asked}
+        missing |= {name: "only with --full" for name in KINDS if name not in asked}
         missing |= {"the machine's own rates": limits.missing} if limits.missing else {}
         failed |= {"the machine's own rates": limits.failed} if limits.failed else {}
         yield Entrants(
