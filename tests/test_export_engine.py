@@ -337,7 +337,7 @@ def test_a_full_disk_is_one_clear_line_and_the_bundle_as_it_was(
     with largest_file(plan.bytes // 2):
         said = refused([str(folder), *ADA, "--rebuild"], capsys)
     assert said == (
-        f"error: cannot write {folder}: File too large; {folder} is as it was\n"
+        f"error: cannot write {folder}/model.fp32.sm89.plan: File too large; {folder} is as it was\n"
         "mend that, then type the same command again\n"
     )
     assert contents(folder) == before
