@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import busy, record
-from benchmarks.networks import ROOT
+from benchmarks.cache import ROOT
 from benchmarks.turns import linked
 from runtime import inputs
 from runtime.errors import DONE, PARTLY_DONE, UserError

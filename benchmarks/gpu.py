@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks import busy, record
-from benchmarks.networks import CONVNEXT_BASE, ROOT
+from benchmarks.cache import ROOT
+from benchmarks.networks import CONVNEXT_BASE
 from benchmarks.ways.reference import ReferenceWay
 from runtime import images, inputs
 from runtime.errors import DONE, UserError

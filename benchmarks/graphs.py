@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import busy, record
-from benchmarks.networks import CONVNEXT_BASE, ROOT
+from benchmarks.cache import ROOT
+from benchmarks.networks import CONVNEXT_BASE
 from runtime import bundle, images, inputs
 from runtime.engines import ENGINES, EngineOptions, open_engine
 from runtime.errors import DONE, UserError

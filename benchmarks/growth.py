@@ -23,7 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import busy, record
-from benchmarks.networks import CONVNEXT_ATTO, ROOT, random_network
+from benchmarks.cache import ROOT
+from benchmarks.networks import CONVNEXT_ATTO, random_network
 from benchmarks.turns import linked
 from runtime import inputs, machine
 from runtime.bundle import Attribute, Category, Preprocess

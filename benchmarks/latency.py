@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import busy, record
-from benchmarks.networks import CACHE, CONVNEXT_BASE, ROOT
+from benchmarks.cache import CACHE, ROOT
+from benchmarks.networks import CONVNEXT_BASE
 from runtime import bundle, inputs, tune, tuned
 from runtime.errors import DONE, PARTLY_DONE
 from runtime.predictor import Predictor

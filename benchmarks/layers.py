@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import busy, record
-from benchmarks.networks import CONVNEXT_BASE, ROOT
+from benchmarks.cache import ROOT
+from benchmarks.networks import CONVNEXT_BASE
 from runtime import bundle, images, inputs
 from runtime.errors import DONE
 from runtime.terminal import note, print_table

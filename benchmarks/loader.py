@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from benchmarks.networks import ROOT
+from benchmarks.cache import ROOT
 
 if TYPE_CHECKING:
     from train.table import Table

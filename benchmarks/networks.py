@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.cache import CACHE, ROOT, drop_others, home, whole
+from benchmarks.cache import ROOT, drop_others, home, whole
 from benchmarks.record import hardware
 from runtime import bundle, inputs
 from runtime.bundle import Attribute, Category, Preprocess
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
 
-__all__ = ["CACHE", "CONVNEXT_ATTO", "CONVNEXT_BASE", "NETWORKS", "ROOT", "Network", "random_network"]
 
 SEED = 0
 # An export has hundreds; here each costs seconds, and the benchmark compares the answers to its own photos again.

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import busy, networks, record, turns
-from benchmarks.networks import CACHE, CONVNEXT_ATTO, CONVNEXT_BASE
+from benchmarks.cache import CACHE, ROOT
+from benchmarks.networks import CONVNEXT_ATTO, CONVNEXT_BASE
 from runtime import bundle, images, inputs, machine, output, pipeline, table, tune, tuned
 from runtime.errors import DONE, PARTLY_DONE
 from runtime.fleet import Fleet
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 LEAST = 0.95
 WORKERS = machine.cores()
-PHOTOS = networks.ROOT / "examples" / "photos"
-SHIPPED = networks.ROOT / "examples" / "bundles"
+PHOTOS = ROOT / "examples" / "photos"
+SHIPPED = ROOT / "examples" / "bundles"
 # Photos and rounds of each work: some ten seconds a round.
 SIZES = {"shipped": (800, 9), "convnext_base": (48, 5), "convnext_atto": (800, 9)}
 

@@ -22,7 +22,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import busy, record
-from benchmarks.networks import ROOT
+from benchmarks.cache import ROOT
 from export.evidence import spread
 from runtime import inputs
 from runtime.bundle import Attribute, Category, Preprocess

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import busy, record, tasks
+from benchmarks.cache import ROOT
 from benchmarks.graphs import FLOAT
-from benchmarks.networks import ROOT
 from benchmarks.reference_export import figures
 from export import table
 from runtime import bundle

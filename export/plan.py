@@ -206,8 +206,10 @@ def patched(path: Path, patches: Sequence[Patch], *, beside: Path) -> Iterator[P
         return
     content = bytearray(path.read_bytes())
     for patch in patches:
-        assert patch.at + len(patch.bytes) // 2 <= len(content), "a patch beyond the file"
-        content[patch.at : patch.at + len(patch.bytes) // 2] = bytes.fromhex(patch.bytes)
+        end = patch.at + len(patch.bytes) // 2
+        if end > len(content):
+            raise UserError(f"{path} has {len(content)} bytes, and its page changes some up to {end}: build it anew")
+        content[patch.at : end] = bytes.fromhex(patch.bytes)
     copy = beside.with_suffix(".signed.onnx")
     try:
         copy.write_bytes(content)

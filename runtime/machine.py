@@ -34,7 +34,8 @@ def processor() -> Processor:
 
 
 def saturates_int8() -> bool:
-    """Whether its fastest products of uint8 and int8 lose what does not fit in 16 bits: x86 before VNNI."""
+    """Whether its fastest products of uint8 and int8 lose what does not fit in 16 bits: x86 before VNNI, and where
+    nobody tells what it has."""
     has_vnni = any(name.endswith("vnni") or name == "amx_int8" for name in processor().instructions)
     return platform.machine() in ("x86_64", "AMD64") and not has_vnni
 

@@ -325,10 +325,6 @@ def without_gpu(engine: str) -> str:
 
 
 def _fits(choice: Choice) -> bool:
-    """Whether this machine can be expected to answer with it as the one did where it passed."""
-    graph = ENGINES[choice.engine].suffix == ".onnx"
-    if graph and choice.artifact.precision == "int8" and choice.verdict.hint != "float" and machine.saturates_int8():
-        return False
     if choice.engine == "openvino":
         from runtime.engines import ov
 
@@ -371,10 +367,14 @@ def _checked(image_HWC: np.ndarray) -> np.ndarray:
     return image_HWC
 
 
-def _preference(choice: Choice) -> tuple[float, int]:
-    """Smallest for the best: the fastest where it was built, and among those never timed the usual order."""
-    order = CPU_ORDER if ENGINES[choice.engine].suffix == ".onnx" else GPU_ORDER
-    return -(choice.verdict.images_per_s or 0.0), order.index(choice.artifact.precision)
+def _preference(choice: Choice) -> tuple[bool, float, int]:
+    """Smallest for the best: what loses nothing here that it did not where it passed, then the fastest where it was
+    built, and among those never timed the usual order."""
+    on_cpu = ENGINES[choice.engine].suffix == ".onnx"
+    integers = on_cpu and choice.artifact.precision == "int8" and choice.verdict.hint != "float"
+    order = CPU_ORDER if on_cpu else GPU_ORDER
+    speed = -(choice.verdict.images_per_s or 0.0)
+    return integers and machine.saturates_int8(), speed, order.index(choice.artifact.precision)
 
 
 def _held(bundle: Bundle) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import busy, check
+from benchmarks.cache import ROOT
 from benchmarks.check import Comparison
-from benchmarks.networks import ROOT
 from runtime import machine
 
 NOISE = 0.05

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.networks import ROOT
+from benchmarks.cache import ROOT
 
 INTERRUPTED = "def test_interrupted(benchmark):\n    raise KeyboardInterrupt\n"
 TOLD = "def test_told(benchmark, tell):\n    tell('graphs are made')\n    benchmark.pedantic(int, rounds=1)\n"

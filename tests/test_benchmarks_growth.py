@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import growth
-from benchmarks.networks import ROOT
+from benchmarks.cache import ROOT
 
 
 def test_a_predict_under_way_is_ended_by_whatever_ends_the_benchmark(

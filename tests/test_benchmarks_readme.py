@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.networks import ROOT
+from benchmarks.cache import ROOT
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from benchmarks import limits, turns, worker
-from benchmarks.networks import NETWORKS, ROOT
+from benchmarks.cache import ROOT
+from benchmarks.networks import NETWORKS
 from benchmarks.turns import Process, Worker
 from benchmarks.ways import KINDS, OURS, REFERENCE, Kind
 from benchmarks.works import WORKS

@@ -21,6 +21,7 @@ from onnx import numpy_helper
 
 from export import parity, plan, precision
 from export.evidence import reference
+from runtime.bundle import Patch
 from runtime.errors import UserError
 from runtime.fidelity import LIMITS
 from tests.train_parts import full_graph, network, photos
@@ -255,6 +256,17 @@ def test_patched_the_bytes_are_those_of_a_graph_of_int8_alone_which_answers_alik
     assert (tmp_path / "graph.onnx").read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
     assert farthest(signed, kind) < LIMITS["int8"].probability
+
+
+def test_a_patch_beyond_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "graph.onnx").write_bytes(b"short")
+    said = r"graph\.onnx has 5 bytes, and its page changes some up to 6: build it anew"
+    with (
+        pytest.raises(UserError, match=said),
+        plan.patched(tmp_path / "graph.onnx", [Patch(at=4, bytes="0000")], beside=tmp_path / "made.plan"),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
 
 
 def test_activations_have_one_scale_and_it_is_the_same_on_both_sides(kind: str) -> None:

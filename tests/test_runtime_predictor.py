@@ -386,7 +386,10 @@ def test_an_engine_asked_for_by_name_gets_the_fastest_that_passed_on_it(page: Bu
     assert (choice.engine, choice.artifact.precision) == (cpu_engine, "fp16")
 
 
-def test_artifacts_never_timed_are_chosen_in_the_usual_order_of_speed(page: Bundle) -> None:
+def test_artifacts_never_timed_are_chosen_in_the_usual_order_of_speed(
+    page: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "saturates_int8", lambda: False)
     graphs = [(precision, [passed("onnxruntime")]) for precision in ("fp16", "fp32", "int8")]
     assert choose(with_artifacts(page, *graphs), engine="auto", precision=None).artifact.precision == "int8"
     assert choose(with_artifacts(page, *graphs[:2]), engine="auto", precision=None).artifact.precision == "fp32"
@@ -402,6 +405,9 @@ def test_int8_kernels_that_saturate_here_give_way_to_float_unless_they_are_all_t
     monkeypatch.setattr(machine, "saturates_int8", lambda: True)
     assert choose(both, engine="auto", precision=None).verdict.hint == "float"
     assert choose(alone, engine="auto", precision=None).verdict.hint == ""
+    precisions = with_artifacts(page, ("int8", [passed("onnxruntime", 90.0)]), ("fp32", [passed("onnxruntime", 40.0)]))
+    assert choose(precisions, engine="auto", precision=None).artifact.precision == "fp32"
+    assert choose(precisions, engine="auto", precision="int8").artifact.precision == "int8"
 
 
 @pytest.mark.parametrize(
