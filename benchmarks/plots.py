@@ -44,6 +44,8 @@ class Panel(NamedTuple):
     title: str
     unit: str
     points: tuple[Point, ...]
+    most: float | None = None
+    """What the height stands for; by default the largest of the figures."""
 
 
 def chart(title: str, bars: Sequence[Bar], legend: Sequence[str] = ()) -> str:
@@ -86,7 +88,7 @@ def curves(title: str, panels: Sequence[Panel]) -> str:
 
 def _panel(panel: Panel, left: int, top: int) -> list[str]:
     first, last = panel.points[0].at, panel.points[-1].at
-    most = max(point.value for point in panel.points)
+    most = panel.most or max(point.value for point in panel.points)
     floor = top + PANEL_HEIGHT - PAD_BOTTOM
 
     def place(point: Point) -> tuple[float, float]:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 # Beside this file, which is run by its name.
+import audit_tables
+import speed_tables
 from figures import RESULTS, ROOT, figures, latest, table
-from speed_tables import limits, pictures, speed, stages
+from speed_tables import limits, speed, stages
 
 FIXED = ("image", "category", "category_confidence", "routed_from", "status", "error")
 SHOWN_PHOTOS = 6
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     readme = ROOT / "README.md"
     before = readme.read_text(encoding="utf-8")
     after = rendered(before)
-    drawn = pictures()
+    drawn = speed_tables.pictures() | audit_tables.pictures()
     if args.check:
         differs = [path for path, svg in drawn.items() if not path.exists() or path.read_text() != svg]
         if before != after:
@@ -202,6 +204,8 @@ TABLES = {
     "int8": int8,
     "gpu": gpu,
     "memory": memory,
+    "audit": audit_tables.promises,
+    "ranking": audit_tables.ranking,
 }
 
 if __name__ == "__main__":

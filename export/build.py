@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runtime.bundle import Artifact
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
+    from train.table import Table
 
 EXAMPLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "examples" / "checkpoints"
 EXAMPLE_DATA = Path(__file__).resolve().parent.parent / "examples" / "clothing"
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build(args: argparse.Namespace) -> int:
-    from export import commit, offers
+    from export import commit, evidence, offers, validation
     from train import checkpoint, memory
 
     memory.give_back_freed()
@@ -117,6 +118,8 @@ def build(args: argparse.Namespace) -> int:
         for each in orders:
             if each.done:
                 commit.tidy(each.into)
+                if validation.lacks(each.into):
+                    keep_validation(each, evidence.table(each.page, each.data), args)
                 table.show(each.page.name, each.standing.values())
                 note(f"unchanged: {each.into}", quiet=args.quiet)
             else:
@@ -232,6 +235,7 @@ def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Name
         page.name, [*asked.standing.values(), *(result.artifact for result in made)], len(photos.evidence.photos_NHWC)
     )
     if kept:
+        keep_validation(asked, photos.table, args)
         note(f"bundle: {asked.into}", quiet=args.quiet)
     else:
         stands = (asked.into / bundle.PAGE).exists()
@@ -242,6 +246,14 @@ def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Name
         if any(commit.kind(artifact) == commit.kind(one) for one in earlier):
             note(f"{asked.into} keeps the {table.called(artifact)} of an earlier build, which passed")
     return refused
+
+
+def keep_validation(asked: Order, table: Table, args: argparse.Namespace) -> None:
+    """Let the bundle answer validation photos as it will serve, and keep that: what an audit promises rests on it."""
+    from export import validation
+
+    with progress(f"{asked.page.name}, validation photos", len(validation.drawn(table)), quiet=args.quiet) as advance:
+        validation.add(asked.into, table, advance=advance)
 
 
 def plan_targets(asked: Sequence[str] | None, precisions: Sequence[str], engines: Sequence[str] | None) -> list[str]:

@@ -62,32 +62,37 @@ def gather(
     Args:
         elsewhere: a folder whose photos to calibrate on instead.
     """
-    table = data.read_for(folder, page.categories, trained=page.splits, seed=data.seed_of(page.provenance))
+    labelled = table(page, folder)
 
     def readable(rows: np.ndarray) -> np.ndarray:
-        kept = np.array([row for row in rows if _is_readable(table.paths[row])], np.int64)
-        data.refuse_unreadable([table.paths[row] for row in set(rows) - set(kept)], len(rows))
+        kept = np.array([row for row in rows if _is_readable(labelled.paths[row])], np.int64)
+        data.refuse_unreadable([labelled.paths[row] for row in set(rows) - set(kept)], len(rows))
         return kept
 
     if elsewhere:
         to_calibrate = _photos_of(elsewhere, calibration)
     else:
         # In the order in which they were chosen: what takes only the first of them sees every category and class.
-        to_calibrate = [table.paths[row] for row in readable(covering(table, "train", calibration))]
-    gate_rows = np.sort(readable(covering(table, "val", gate)))
-    photos_NHWC = np.stack(list(OnDisk([table.paths[row] for row in gate_rows], page.preprocess)))
+        to_calibrate = [labelled.paths[row] for row in readable(covering(labelled, "train", calibration))]
+    gate_rows = np.sort(readable(covering(labelled, "val", gate)))
+    photos_NHWC = np.stack(list(OnDisk([labelled.paths[row] for row in gate_rows], page.preprocess)))
     return Photos(
-        table=table,
+        table=labelled,
         calibration=OnDisk(to_calibrate, page.preprocess),
         evidence=Evidence(
             categories=page.categories,
             photos_NHWC=photos_NHWC,
-            labels_NL=table.labels_NL[gate_rows],
-            groups_N=table.groups[gate_rows],
+            labels_NL=labelled.labels_NL[gate_rows],
+            groups_N=labelled.groups[gate_rows],
             reference=reference(model, page, photos_NHWC),
         ),
         gate_rows=gate_rows,
     )
+
+
+def table(page: Checkpoint, folder: Path) -> Table:
+    """The labelled photos in `folder`, split as for the checkpoint's own training."""
+    return data.read_for(folder, page.categories, trained=page.splits, seed=data.seed_of(page.provenance))
 
 
 def reference(model: FacetModel, page: Checkpoint, photos_NHWC: np.ndarray) -> dict[str, np.ndarray]:

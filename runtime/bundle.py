@@ -183,6 +183,16 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """By output name: a row of class probabilities for each photo."""
 
 
+class ValidationFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the bundle's own served network answers to validation photos, for `runtime.validation` to read."""
+
+    file: str
+    sha256: str
+    photos: int
+    answered_by: str
+    """Such as `int8 on onnxruntime`."""
+
+
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of bundle.json."""
 
@@ -194,6 +204,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     provenance: dict[str, str]
     golden: Golden
     artifacts: tuple[Artifact, ...]
+    validation: ValidationFile | msgspec.UnsetType = msgspec.UNSET
+    """Unset in bundles of before there was any, whose digest does not cover it."""
     digest: str = ""
     """SHA-256 of this page encoded with an empty digest."""
 
@@ -386,7 +398,7 @@ def strays(folder: Path, bundle: Bundle) -> list[Path]:
     # The names that artifacts have, and no others: a checkpoint's weights are model.safetensors.
     artifacts = (path for precision in get_args(Precision) for path in folder.glob(f"model.{precision}.*"))
     # A set: an unfinished golden photo is found twice.
-    found = {*artifacts, *folder.glob("golden/*"), *folder.rglob("*.part")} - named
+    found = {*artifacts, *folder.glob("validation.*.npz"), *folder.glob("golden/*"), *folder.rglob("*.part")} - named
     return [path for path in found if path.is_file()]
 
 
@@ -444,5 +456,7 @@ def _files(bundle: Bundle) -> dict[str, str]:
             yield artifact.file, artifact.sha256
         for photo in bundle.golden.photos:
             yield photo.file, photo.sha256
+        if bundle.validation:
+            yield bundle.validation.file, bundle.validation.sha256
 
     return dict(named())

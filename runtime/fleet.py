@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime.bundle import Bundle, Category, Preprocess, load, slug_of
+from runtime.bundle import Attribute, Bundle, Category, Preprocess, load, slug_of
 from runtime.errors import UserError
 from runtime.predictor import Answer, Predictor, labelled
 from runtime.terminal import note
@@ -40,6 +40,8 @@ class Row:
     status: str = "ok"
     error: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)
+    shows: Answer | None = None
+    """What a router says of a photo whose category is given, where it is asked to check that."""
 
     def fail(self, reason: str) -> None:
         """The photo cannot be read."""
@@ -58,6 +60,20 @@ class Served(NamedTuple):
     category: Category
 
 
+class Check(NamedTuple):
+    """How a router is asked whether a photo is of the category that it is given."""
+
+    category: str
+    """The router's own."""
+    attribute: Attribute
+    leads: Mapping[str, str]
+    """Class -> category, where there is one."""
+
+    def classes(self, category: str) -> list[str]:
+        """Those that lead there."""
+        return [label for label, name in self.leads.items() if name == category]
+
+
 class Fleet:
     """A router, or a category for all, or rows that bring their own; and for each category who answers for it.
 
@@ -71,6 +87,8 @@ class Fleet:
         self._served = served
         self._router = router
         self._category = category
+        self._checks = False
+        """Whether the router is asked of photos whose category is given too."""
         self._homes: dict[str, str] = {}
         self._held = ExitStack()
 
@@ -119,8 +137,13 @@ class Fleet:
         engine: str,
         precision: str | None,
         streams: int = 1,
+        checks: bool = False,
     ) -> Fleet:
-        """The fleet for rows that bring their category, one of `categories`; what no bundle serves is skipped."""
+        """The fleet for rows that bring their category, one of `categories`; what no bundle serves is skipped.
+
+        Args:
+            checks: whether the router, where there is one, says of each photo what it shows.
+        """
         pages = _pages(folders)
         predictor = _opener(engine, precision, streams)
         asked = list(dict.fromkeys(categories))
@@ -129,7 +152,12 @@ class Fleet:
         }
         if not served:
             raise _unserved(pages, f"any of the {len(asked)} categories listed, {asked[0]!r} the first")
-        return cls(served)
+        fleet = cls(served)
+        if checks and (first := _router(pages, needed=False)):
+            router = pages[first].router
+            assert router is not None
+            fleet._router, fleet._checks = Served(predictor(first), router), True
+        return fleet
 
     @classmethod
     def _routed(cls, pages: Mapping[Path, Bundle], first: Path, predictor: Callable[[Path], Predictor]) -> Fleet:
@@ -167,6 +195,23 @@ class Fleet:
         return list(dict.fromkeys(served.predictor for served in [*routers, *self._served.values()]))
 
     @property
+    def served(self) -> dict[str, Served]:
+        """By the name of each category that a photo's attributes may be of, the router's own first."""
+        router = self._router
+        speaks = router and (self._checks or router.category in router.predictor.bundle.products)
+        return ({router.category.name: router} if router and speaks else {}) | self._served
+
+    @property
+    def check(self) -> Check | None:
+        """How a given category is checked; None where none is."""
+        if not self._checks or self._router is None:
+            return None
+        page, category = self._router.predictor.bundle, self._router.category
+        assert page.routes is not None
+        attribute = next(one for one in category.attributes if one.name == page.routes.attribute)
+        return Check(category.name, attribute, _leads(page))
+
+    @property
     def engines(self) -> set[str]:
         """What the run's bundles are answered by."""
         return {predictor.choice.engine for predictor in self.predictors}
@@ -179,10 +224,7 @@ class Fleet:
     @property
     def categories(self) -> dict[str, Category]:
         """What a photo of the run can be, by the name that its row then has, the router's own category first."""
-        router = self._router
-        products = [router.category] if router and router.category in router.predictor.bundle.products else []
-        own = {category.name: category for category in products}
-        return own | {name: served.category for name, served in self._served.items()}
+        return {name: served.category for name, served in self.served.items()}
 
     @property
     def attributes(self) -> list[str]:
@@ -206,7 +248,7 @@ class Fleet:
         if not rows:
             return
         routed: Mapping[str, np.ndarray] = {}
-        if self._router and not all(row.category for row in rows):
+        if self._router and (self._checks or not all(row.category for row in rows)):
             routed = self._router.predictor.probabilities(photos[self._router.predictor.bundle.preprocess])
             self._route(rows, routed, self._router)
         members: dict[Predictor, dict[str, list[int]]] = {}
@@ -236,8 +278,9 @@ class Fleet:
         assert page.routes is not None
         leads, also_a_product = _leads(page), router.category in page.products
         for row, answers in zip(rows, labelled(router.category, outputs, top=self.top), strict=True):
+            row.shows = answers[page.routes.attribute] if self._checks else None
             if row.category:
-                continue  # its folder says it
+                continue  # its folder, or its listing, says it
             label, confidence, _ = answers[page.routes.attribute]
             category = leads.get(label, "")
             if also_a_product:

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime import bundle, challenge, images, inputs, listing, machine, output, table
+from runtime import bundle, challenge, images, inputs, listing, machine, output, page, table
 from runtime.engines import ENGINES
 from runtime.errors import DONE, INTERRUPTED, PARTLY_DONE, UserError, exit_code
 from runtime.files import sha256_of
@@ -201,8 +201,6 @@ def check(args: argparse.Namespace) -> None:
     if args.report and os.path.realpath(args.report) == os.path.realpath(args.out):
         raise UserError(f"--report {args.report} is the table itself\nchoose another file with: --report FILE")
     if args.report:
-        from runtime import report as page
-
         page.check_writable(args.report)
     if args.format == "challenge" and args.top_k > 1:
         raise UserError("the challenge's file has one label an attribute\nleave out: --top-k")
@@ -230,7 +228,7 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
             categories,
             engine=args.engine,
             precision=args.precision,
-            streams=streams(args, len(entries)),
+            streams=streams(len(entries), args.batch),
         )
         return fleet, listing.rows(entries, photos, fleet.categories), len(entries)
     left_out: Counter[str] = Counter()
@@ -248,7 +246,7 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
         engine=args.engine,
         precision=args.precision,
         homes=homes,
-        streams=streams(args, len(names)),
+        streams=streams(len(names), args.batch),
     )
     if named := [home for home in sorted(homes) if fleet.home(Path(home, "photo"))]:
         note(f"photos in folders named after a category are taken for it: {', '.join(named)}", quiet=args.quiet)
@@ -256,9 +254,9 @@ def work(args: argparse.Namespace) -> tuple[Fleet, Iterator[Row], int]:
     return fleet, (Row(image=path, category=fleet.home(path)) for path in paths), len(names)
 
 
-def streams(args: argparse.Namespace, photos: int) -> int:
+def streams(photos: int, batch: int | None = None) -> int:
     """How many batches at once: one a core, but no more than there are, and one photo alone has all cores."""
-    return max(1, min(machine.cores(), photos // (args.batch or BATCH)))
+    return max(1, min(machine.cores(), photos // (batch or BATCH)))
 
 
 def folders(args: argparse.Namespace) -> Iterable[Path]:
@@ -275,12 +273,12 @@ def folders(args: argparse.Namespace) -> Iterable[Path]:
 
 def write_page(args: argparse.Namespace, fleet: Fleet, out: output.Unfinished) -> None:
     """The report, of every row so far."""
-    from runtime import report as page
+    from runtime.report import write
 
     title = f"{out.rows} photos, {', '.join(fleet.categories)}"
     columns = sheet(args, fleet).columns
     with progress("report", out.rows, quiet=args.quiet) as bar:
-        page.write(args.report, title, columns, out.texts(), max_pixels=most_pixels(args), advance=lambda: bar(1))
+        write(args.report, title, columns, out.texts(), max_pixels=most_pixels(args), advance=lambda: bar(1))
 
 
 def most_pixels(args: argparse.Namespace) -> int:

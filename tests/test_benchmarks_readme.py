@@ -18,7 +18,7 @@ def clone(tmp_path: Path) -> Path:
     """The README and what it is made of."""
     shutil.copy(ROOT / "README.md", tmp_path)
     (tmp_path / "benchmarks").mkdir()
-    for source in ("readme", "speed_tables", "figures", "plots"):
+    for source in ("readme", "audit_tables", "speed_tables", "figures", "plots"):
         shutil.copy(ROOT / "benchmarks" / f"{source}.py", tmp_path / "benchmarks")
     shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
     return tmp_path

@@ -67,11 +67,12 @@ def test_a_bundle_verifies_and_says_where_it_comes_from(built: Path, checkpoints
     assert page.provenance.keys() >= {"facet-edge", "torch", "timm", "seed"}
 
 
-def test_a_bundle_holds_its_page_its_artifacts_its_golden_photos_and_nothing_else(built: Path) -> None:
+def test_a_bundle_holds_its_page_its_artifacts_its_golden_photos_its_validation_and_nothing_else(built: Path) -> None:
     page = bundle.load(built)
     named = {artifact.file for artifact in page.artifacts} | {photo.file for photo in page.golden.photos}
     found = {str(path.relative_to(built)) for path in built.rglob("*") if path.is_file()}
-    assert found == named | {"bundle.json"}
+    assert page.validation
+    assert found == named | {"bundle.json", page.validation.file}
     assert {path.name for path in built.iterdir() if path.is_dir()} == {"golden"}
 
 

@@ -87,7 +87,8 @@ def test_a_later_build_adds_to_the_bundle_and_another_checkpoint_starts_it_anew(
     assert list(graphs(third)) == ["fp32"]
     assert graphs(third)["fp32"].sha256 != graphs(first)["fp32"].sha256
     left = {path.name for path in (tmp_path / "cap").iterdir()}
-    assert left == {graphs(third)["fp32"].file, "bundle.json", "golden"}
+    assert third.validation and third.validation != second.validation
+    assert left == {graphs(third)["fp32"].file, third.validation.file, "bundle.json", "golden"}
 
 
 def test_a_bundle_of_another_taxonomy_is_replaced_and_said_to_be(

@@ -477,4 +477,5 @@ def names_in(folder: Path) -> set[str]:
 def named(folder: Path) -> set[str]:
     """The files that a bundle's page names, and the page."""
     page = bundle.load(folder)
-    return {bundle.PAGE, *(one.file for one in page.artifacts), *(photo.file for photo in page.golden.photos)}
+    kept = [page.validation.file] if page.validation else []
+    return {bundle.PAGE, *kept, *(one.file for one in page.artifacts), *(photo.file for photo in page.golden.photos)}

@@ -361,6 +361,23 @@ def test_rows_that_bring_their_category_are_answered_by_it_and_no_router_is_aske
     assert {(row.routed_from, row.category_confidence) for row in found} == {("", None)}
 
 
+def test_a_router_that_is_to_check_says_what_a_photo_shows_and_changes_no_category(folders: list[Path]) -> None:
+    given = ["Boot", "Boot", "Shirt"]
+    fleet = Fleet.listed(folders, given, engine="onnxruntime", precision=None, checks=True)
+    found = answered(fleet, ["red", "blue", "red"], given)
+    assert [row.shows and row.shows.label for row in found] == ["Shirt", "Boot", "Shirt"]
+    assert [(row.category, list(row.answers)) for row in found] == [
+        ("Boot", ["sole"]),
+        ("Boot", ["sole"]),
+        ("Shirt", ["colour"]),
+    ]
+    check = fleet.check
+    assert check is not None and (check.category, check.attribute.name) == ("Garment", "kind")
+    assert (check.classes("Boot"), check.classes("Garment")) == (["Boot"], [])
+    unchecked = listed(folders, given)
+    assert unchecked.check is None and all(row.shows is None for row in answered(unchecked, ["red"], ["Boot"]))
+
+
 def test_a_listing_whose_every_category_is_unknown_is_answered_with_those_that_are_served(folders: list[Path]) -> None:
     asked = r"^no bundle serves any of the 2 categories listed, 'Saree' the first; have: Boot, Garment, Shirt\nbuild it"
     with pytest.raises(UserError, match=asked):

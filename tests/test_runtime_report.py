@@ -10,10 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
 from runtime import report, table
-from runtime.errors import UserError
 
 COLUMNS = table.columns(["colour", "sleeve"], top=2)
 
@@ -45,18 +43,6 @@ def test_each_photo_is_small_beside_its_answers(tmp_path: Path, make_photo: Call
     assert np.abs(small_HWC.reshape(-1, 3).mean(0) - (220, 30, 30)).max() < 6
     assert lost[3:] == ["error", "", "", []]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
-
-
-def test_a_page_named_by_a_link_is_written_where_it_leads_and_a_pipe_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "there.html").write_text("old")
-    (tmp_path / "link.html").symlink_to(tmp_path / "there.html")
-    report.check_writable(tmp_path / "link.html")
-    written(tmp_path / "link.html", [])
-    assert (tmp_path / "link.html").is_symlink()
-    assert "<script" in (tmp_path / "there.html").read_text()
-    os.mkfifo(tmp_path / "pipe.html")
-    with pytest.raises(UserError, match=r"^cannot write \S+pipe\.html: not a file"):
-        report.check_writable(tmp_path / "pipe.html")
 
 
 def test_a_photo_larger_than_the_run_allows_is_not_decoded_for_the_page_either(
@@ -95,19 +81,3 @@ def test_of_many_photos_each_is_told_of_once_as_it_is_written(tmp_path: Path) ->
     rows = ([*texts(f"{index}.jpg", status="error")] for index in range(3 * report.CHUNK + 1))
     report.write(tmp_path / "report.html", "many", COLUMNS, rows, advance=lambda: told.append(1))
     assert len(told) == 3 * report.CHUNK + 1
-
-
-def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match=r"cannot write \S+report\.html: .+\nchoose another file with: --report FILE"):
-        report.write(tmp_path / "file" / "report.html", "t", COLUMNS, [])
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_page_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file" / "report.html"):
-        with pytest.raises(UserError, match=rf"cannot write {path}: .+\nchoose another file with: --report FILE"):
-            report.check_writable(path)
-    report.check_writable(tmp_path / "new" / "report.html")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

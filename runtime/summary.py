@@ -1,0 +1,143 @@
+"""What an audit found of each attribute, in numbers, and what it could not promise."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from runtime.cells import Cell
+from runtime.drift import Drift
+from runtime.spreadsheet import plain
+from runtime.terminal import print_table
+from runtime.verdicts import Judged, Promise, Verdict
+
+COLUMNS = (
+    "category",
+    "attribute",
+    "declared",
+    "agrees",
+    "contradicts",
+    "false_at_most",
+    "unsure",
+    "unknown_value",
+    "empty",
+    "fills",
+    "errors_left",
+    "minutes",
+    "drift_p",
+)
+LOOK_S = 4.0
+"""That a look takes: a photo, two words, a key."""
+COMMON_ERRORS = 0.1
+"""The share of wrong values in a listing that a promise should do for."""
+
+
+@dataclass(kw_only=True)
+class Sums:
+    """Of one attribute."""
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    empty: int = 0
+    wrong: float = 0.0
+    """How many of those that contradict are expected to be wrong."""
+
+
+class Summary:
+    """The sums of a listing, as its cells are judged."""
+
+    def __init__(self, promises: Mapping[tuple[str, str, str], Promise], precision: float) -> None:
+        self.failed = 0
+        self.failure = ""
+        """The first photo that was not answered, and why."""
+        self.drifts: Mapping[str, Drift] = {}
+        """By category."""
+        self.sums: dict[tuple[str, str], Sums] = {}
+        self._precision = precision
+        self._promises: dict[tuple[str, str], dict[int, Promise]] = {}
+        for (category, attribute, _), promise in promises.items():
+            self._promises.setdefault((category, attribute), {})[id(promise)] = promise
+
+    def add(self, cell: Cell, judged: Judged) -> None:
+        """One more."""
+        sums = self.sums.setdefault((cell.category, cell.attribute), Sums())
+        sums.verdicts[judged.verdict] += 1
+        sums.empty += not cell.declared
+        sums.wrong += judged.worth if judged.verdict == "contradicts" else 0.0
+
+    def rows(self) -> Iterator[list[str]]:
+        """A row for each attribute, under COLUMNS."""
+        for key, sums in sorted(self.sums.items()):
+            count = sums.verdicts
+            contradicts, cells = count["contradicts"], count.total()
+            false = sum(promise.cut.false for promise in self._promises[key].values() if promise.cut)
+            yield [
+                *map(plain, key),
+                str(cells - sums.empty),
+                str(count["agrees"]),
+                str(contradicts),
+                str(min(contradicts, false)),
+                str(count["unsure"]),
+                str(count["unknown value"]),
+                str(sums.empty),
+                str(count["fills"]),
+                f"{self._left(key):.1f}",
+                f"{(cells - count['agrees']) * LOOK_S / 60:.1f}",
+                f"{self.drifts[key[0]].p:.3f}" if key[0] in self.drifts else "",
+            ]
+
+    def _left(self, key: tuple[str, str]) -> float:
+        """How many wrong values are expected among those that do not contradict: its part of what its strata have."""
+        promises, sums = self._promises[key].values(), self.sums[key]
+        together = sum(len(promise.stratum.declared) for promise in promises)
+        known = sums.verdicts.total() - sums.empty - sums.verdicts["unknown value"]
+        wrong = sum(promise.wrong for promise in promises) * known / max(together, 1)
+        # No more than may be: those that neither agree nor contradict.
+        open_ = known - sums.verdicts["agrees"] - sums.verdicts["contradicts"]
+        return min(max(0.0, wrong - sums.wrong), open_)
+
+    def unpromised(self) -> Iterator[str]:
+        """Lines that say where the validation photos are too few, or too often answered wrongly."""
+        told = set()
+        for key in sorted(self.sums):
+            for identity, promise in self._promises[key].items():
+                if identity in told:
+                    continue
+                told.add(identity)
+                if not promise.stratum.labels and not promise.stratum.declared:
+                    continue  # of classes that nobody declared here
+                if lacking := self._lacking(promise):
+                    stratum = promise.stratum
+                    yield f"{key[0]}, {', '.join(stratum.names)}: of {stratum.labels} validation labels, {lacking}"
+
+    def drifted(self) -> Iterator[str]:
+        """Lines that say whose photos are not like those that the promises rest on."""
+        for name, drift in self.drifts.items():
+            if drift.found:
+                far = f"MMD² {drift.distance:.3f}, p = {drift.p:.3f}, {drift.photos} of them"
+                yield (
+                    f"{name}: the photos look otherwise than those of validation ({far}): what is promised may not "
+                    "hold; train anew, with photos like them"
+                )
+
+    def _lacking(self, promise: Promise) -> str:
+        needed = math.ceil(1 / (COMMON_ERRORS * (1 - self._precision)) - 1e-6) - 1
+        lacks = []
+        if promise.stratum.labels < needed:
+            lacks.append(f"too few to call a value wrong ({needed} are needed where a tenth is)")
+        if promise.sure_from is None:
+            lacks.append("too few, or too few answered rightly, to fill an empty cell")
+        return "; ".join(lacks) and f"{'; '.join(lacks)}, at {self._precision:g}: unsure"
+
+    def show(self) -> None:
+        """The sums on the terminal."""
+        rows = []
+        for row in self.rows():
+            cells = dict(zip(COLUMNS, row, strict=True))
+            false = cells.pop("false_at_most")
+            if cells["contradicts"] != "0":
+                cells["contradicts"] += f" ({false} false at most)"
+            rows.append(tuple(cells.values()))
+        names = [name.replace("_", " ") for name in COLUMNS if name != "false_at_most"]
+        print_table("", names, rows, below=[*self.unpromised(), *self.drifted()])

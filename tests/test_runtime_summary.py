@@ -1,0 +1,70 @@
+"""The sums of an audit add up, and what could not be promised is said once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.cells import Cell
+from runtime.summary import COLUMNS, Summary
+from runtime.verdicts import Judged, Promise, Stratum, Verdict
+
+
+def cell(attribute: str = "colour", declared: str = "red") -> Cell:
+    return Cell("Shirt", attribute, 1, declared, declared, "blue", "blue", 0.9, 0.1)
+
+
+def summary(labels: int, *, right: bool = True, precision: float = 0.9) -> Summary:
+    """Of two attributes that are promised for together."""
+    stratum = Stratum(names=["colour", "neck"])
+    stratum.add(np.zeros(labels), np.full(labels, 0.9), np.full(labels, right))
+    # Ten of each hundred are odder than any label.
+    stratum.declared.extend([1.0] * 10 + [0.0] * 90)
+    promise = Promise(stratum, precision)
+    return Summary(
+        {("Shirt", name, label): promise for name in ("colour", "neck") for label in ("red", "blue")}, precision
+    )
+
+
+def rows(found: Summary) -> list[dict[str, str]]:
+    return [dict(zip(COLUMNS, row, strict=True)) for row in found.rows()]
+
+
+def test_verdicts_are_counted_by_attribute() -> None:
+    found = summary(1000)
+    verdicts: list[tuple[Verdict, str]] = [("agrees", "red")] * 5 + [("contradicts", "red")] * 2 + [("unsure", "red")]
+    verdicts += [("fills", ""), ("fills", ""), ("unsure", ""), ("unknown value", "purple")]
+    for verdict, declared in verdicts:
+        found.add(cell(declared=declared), Judged(verdict, 0.9))
+    found.add(cell("neck"), Judged("agrees", 0.0))
+    colour, neck = rows(found)
+    names = ("declared", "agrees", "contradicts", "unsure", "unknown_value", "empty", "fills")
+    assert [colour[name] for name in names] == ["9", "5", "2", "2", "1", "3", "2"]
+    assert colour["minutes"] == f"{7 * 4 / 60:.1f}"
+    assert (neck["declared"], neck["minutes"]) == ("1", "0.0")
+
+
+def test_errors_that_are_left_are_those_expected_without_those_found() -> None:
+    found = summary(1000)
+    for _ in range(10):
+        found.add(cell(), Judged("contradicts", 1.0))
+    for _ in range(90):
+        found.add(cell(), Judged("agrees", 0.0))
+    (colour,) = rows(found)
+    assert (colour["contradicts"], float(colour["errors_left"])) == ("10", pytest.approx(0, abs=1))
+    assert int(colour["false_at_most"]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "right", "told"),
+    [
+        (1000, True, []),
+        (98, True, ["98 validation labels, too few to call a value wrong (99 are needed where a tenth is)"]),
+        (1000, False, ["1000 validation labels, too few, or too few answered rightly, to fill an empty cell"]),
+    ],
+)
+def test_what_cannot_be_promised_is_told_once(labels: int, right: bool, told: list[str]) -> None:
+    found = summary(labels, right=right)
+    for attribute in ("colour", "neck"):
+        found.add(cell(attribute), Judged("agrees", 0.0))
+    assert list(found.unpromised()) == [f"Shirt, colour, neck: of {lacks}, at 0.9: unsure" for lacks in told]
