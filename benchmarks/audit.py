@@ -18,7 +18,7 @@ import csv
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,23 +96,16 @@ class Tally:
     empty: int = 0
     filled: int = 0
     filled_wrongly: int = 0
-    odd: list[float] = field(default_factory=list)
-    is_wrong: list[bool] = field(default_factory=list)
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.audit",
-        description="Put mistakes into listings, and see how many of them an audit finds, and how many it makes.",
+    return tasks.parser(
+        "audit", "Put mistakes into listings, and see how many of them an audit finds, and how many it makes."
     )
-    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="labels.csv, attributes.csv, images/")
-    record.add_out(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return record.run(lambda: measure(args.source, args.out), into=args.out)
+    return tasks.main(parser(), measure, argv)
 
 
 def measure(source: Path, into: Path) -> int:

@@ -42,17 +42,11 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.drift", description="How often photos are called drifted that are, and that are not."
-    )
-    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="labels.csv, attributes.csv, images/")
-    record.add_out(parser)
-    return parser
+    return tasks.parser("drift", "How often photos are called drifted that are, and that are not.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return record.run(lambda: measure(args.source, args.out), into=args.out)
+    return tasks.main(parser(), measure, argv)
 
 
 def measure(source: Path, into: Path) -> int:

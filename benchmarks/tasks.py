@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import record
 from runtime.files import replacing
 
 if TYPE_CHECKING:
@@ -21,6 +23,19 @@ FOLDS = 5
 VAL_SHARE = 0.2
 GARMENT = "garment"
 BY_EYE = tuple(f"eye-{fold}" for fold in range(FOLDS))
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """The options of a benchmark on these photos, the module of that name: where they are, and where results go."""
+    made = record.parser(name, description)
+    made.add_argument("--source", type=Path, required=True, metavar="DIR", help="labels.csv, attributes.csv, images/")
+    return made
+
+
+def main(parser: argparse.ArgumentParser, measure: Callable[[Path, Path], int], argv: Sequence[str] | None) -> int:
+    """Such a command: its exit code, once `measure` has put what it found of the photos into the folder asked for."""
+    args = parser.parse_args(argv)
+    return record.run(lambda: measure(args.source, args.out), into=args.out)
 
 
 def prepare(source: Path) -> None:

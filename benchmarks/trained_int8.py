@@ -39,18 +39,14 @@ AS_BUILT = "as built"
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.trained_int8",
-        description="Train a ConvNeXt from scratch, take it and the shipped MobileNetV2 to int8, judge both on test.",
+    return tasks.parser(
+        "trained_int8",
+        "Train a ConvNeXt from scratch, take it and the shipped MobileNetV2 to int8, judge both on test.",
     )
-    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="labels.csv, attributes.csv, images/")
-    record.add_out(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    return record.run(lambda: measure(args.source, args.out), into=args.out)
+    return tasks.main(parser(), measure, argv)
 
 
 def measure(source: Path, into: Path) -> int:

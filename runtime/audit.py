@@ -128,8 +128,7 @@ def audit(args: argparse.Namespace) -> int:
             "interrupted: no verdict yet, and the photos that were answered are kept\nadd to the same command: --resume"
         )
         return INTERRUPTED
-    found, summary = judge(args, fleet, questions, kept, answers)
-    summary.drifts = drifts
+    found, summary = judge(args, fleet, questions, kept, drifts, answers)
     findings.write(args.out, findings.COLUMNS, (finding.texts() for finding in found))
     findings.write(beside(args.out, "summary"), COLUMNS, summary.rows())
     if not args.quiet:
@@ -137,8 +136,8 @@ def audit(args: argparse.Namespace) -> int:
     note(f"{len(found)} findings, those first where a look mends most: {args.out}", quiet=args.quiet)
     if summary.failed:
         note(f"{summary.failed} of {len(listing.records)} photos were not answered, such as: {summary.failure}")
-    if args.quiet:  # else they stand below the table
-        note("\n".join(summary.drifted()), quiet=not drifts)
+    for line in summary.drifted():
+        note(line, quiet=not args.quiet)  # else they stand below the table
     if args.fix:
         fix(args, fixes.promised(found, args.precision))
     if args.report:
@@ -270,7 +269,12 @@ def _answered(rows: Iterable[Sequence[str]]) -> Iterator[tuple[Path, str, str]]:
 
 
 def judge(
-    args: argparse.Namespace, fleet: Fleet, questions: Questions, kept: Kept, answers: Path
+    args: argparse.Namespace,
+    fleet: Fleet,
+    questions: Questions,
+    kept: Kept,
+    drifts: Mapping[str, Drift],
+    answers: Path,
 ) -> tuple[list[Finding], Summary]:
     """The verdicts: the answers are read twice, since what is improbable hangs on the whole listing."""
     strata: dict[tuple[str, str, str], Stratum] = {}
@@ -284,7 +288,7 @@ def judge(
     for photo in questions.photos(texts(answers)):
         verdicts.collect(strata, photo.cells)
     promises = verdicts.promises(strata, args.precision)
-    summary, found = Summary(promises, args.precision), []
+    summary, found = Summary(promises, args.precision, drifts), []
     for photo in questions.photos(texts(answers)):
         if photo.error:
             summary.failed += 1

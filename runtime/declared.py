@@ -7,10 +7,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from sys import intern
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from runtime.bundle import Category
 from runtime.challenge import DUMMY
@@ -42,7 +43,7 @@ class Record(NamedTuple):
     line: int
     """Where it begins, counted from 1."""
     cells: list[str]
-    """None where the line holds nothing."""
+    """None at all where the line holds nothing."""
     text: str
     """The same as it is written."""
 
@@ -132,23 +133,31 @@ def read(
 
 def records(path: Path) -> Iterator[Record]:
     """Every row, the header first, lines that hold nothing among them; UserError where the file is no table."""
+    parted = delimiter(path)
+    with _opened(path) as file:
+        # Spreadsheets put a byte order mark first, which is no part of the first column's name.
+        start = len(MARK.encode()) if file.read(1) == MARK else 0
+        file.seek(start)
+        yield from _records(path, file, parted, MARK if start else "")
+
+
+def delimiter(path: Path) -> str:
+    """What parts the columns of this listing; UserError where the file cannot be read."""
+    with _opened(path) as file:
+        return delimiter_of(file.read(HEAD))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """The listing's text; UserError where it cannot be read."""
     try:
         refuse_pipe(path)
         with path.open(newline="", encoding="utf-8") as file:
-            # Spreadsheets put a byte order mark first, which is no part of the first column's name.
-            start = len(MARK.encode()) if file.read(1) == MARK else 0
-            file.seek(start)
-            yield from _records(path, file, delimiter(path), MARK if start else "")
+            yield file
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror}\nname a listing, such as: train.csv") from None
     except UnicodeDecodeError as err:
         raise not_utf8(path, err) from None
-
-
-def delimiter(path: Path) -> str:
-    """What parts the columns of this listing."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return delimiter_of(file.read(HEAD))
 
 
 def delimiter_of(text: str) -> str:
@@ -261,7 +270,7 @@ def rows(
     """
     # A photo whose folder a row names is that row's, and not that of another row which names another folder.
     names = dict.fromkeys(map(listing.photo, listing.records))
-    claimed = {path for name in names for path in _named(name, photos) if "/" in name}
+    claimed = {path for name in names if "/" in name for path in _named(name, photos)}
     for record in listing.records:
         name = listing.photo(record)
         category = "" if served is None else listing.category(record)

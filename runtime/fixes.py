@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,11 +97,11 @@ def apply(listing: Path, changes: Sequence[Change], out: Path) -> None:
 
 def _lines(listing: Path, by_line: dict[int, list[Change]], told: list[Change]) -> Iterator[str]:
     """The listing's text, each row as it is or changed."""
-    header, delimiter = None, declared.delimiter(listing)
+    delimiter, places = declared.delimiter(listing), dict[str, int]()
     for record in declared.records(listing):
-        here = by_line.pop(record.line, None) if record.cells and header else None
-        yield _changed(listing, record, here, header, delimiter, told) if here and header else record.text
-        header = header or (record if record.cells else None)
+        here = by_line.pop(record.line, None) if record.cells and places else None
+        yield _changed(listing, record, here, places, delimiter, told) if here else record.text
+        places = places or {name.strip(): place for place, name in enumerate(record.cells)}
     if by_line:
         raise UserError(f"{listing} has no row in line {min(by_line)}\n{AGAIN}")
 
@@ -115,12 +115,11 @@ def _changed(
     listing: Path,
     record: declared.Record,
     changes: Sequence[Change],
-    header: declared.Record,
+    places: Mapping[str, int],
     delimiter: str,
     told: list[Change],
 ) -> str:
     """The row's text with the changes, which are told as they were made."""
-    places = {name.strip(): place for place, name in enumerate(header.cells)}
     cells = list(record.cells)
     for change in changes:
         place = places.get(change.column)
@@ -151,7 +150,7 @@ def _change(path: Path, one: dict[str, Any]) -> Change:
     line, words = one.get("line"), [one.get(name) for name in ("column", "declared", "predicted")]
     if type(line) is not int or not all(isinstance(word, str) for word in words):
         raise UserError(f"{path}: {str(one)[:200]!r} names no line, column, declared and predicted value\n{AGAIN}")
-    column, _, predicted = map(str, words)
+    column, before, predicted = map(str, words)
     if is_formula(predicted) or not predicted.isprintable() or folded(column) in (IMAGE, ID):
         raise UserError(f"{path}: {str(one)[:200]!r} is no value that an audit predicts\n{AGAIN}")
-    return Change(line, *map(str, words), "accepted")  # type: ignore[call-arg]
+    return Change(line, column, before, predicted, "accepted")

@@ -47,14 +47,18 @@ class Sums:
 class Summary:
     """The sums of a listing, as its cells are judged."""
 
-    def __init__(self, promises: Mapping[tuple[str, str, str], Promise], precision: float) -> None:
+    def __init__(
+        self,
+        promises: Mapping[tuple[str, str, str], Promise],
+        precision: float,
+        drifts: Mapping[str, Drift],
+    ) -> None:
         self.failed = 0
         self.failure = ""
         """The first photo that was not answered, and why."""
-        self.drifts: Mapping[str, Drift] = {}
-        """By category."""
         self.sums: dict[tuple[str, str], Sums] = {}
         self._precision = precision
+        self._drifts = drifts
         self._promises: dict[tuple[str, str], dict[int, Promise]] = {}
         for (category, attribute, _), promise in promises.items():
             self._promises.setdefault((category, attribute), {})[id(promise)] = promise
@@ -84,7 +88,7 @@ class Summary:
                 str(count["fills"]),
                 f"{self._left(key):.1f}",
                 f"{(cells - count['agrees']) * LOOK_S / 60:.1f}",
-                f"{self.drifts[key[0]].p:.3f}" if key[0] in self.drifts else "",
+                f"{self._drifts[key[0]].p:.3f}" if key[0] in self._drifts else "",
             ]
 
     def _left(self, key: tuple[str, str]) -> float:
@@ -113,7 +117,7 @@ class Summary:
 
     def drifted(self) -> Iterator[str]:
         """Lines that say whose photos are not like those that the promises rest on."""
-        for name, drift in self.drifts.items():
+        for name, drift in self._drifts.items():
             if drift.found:
                 far = f"MMD² {drift.distance:.3f}, p = {drift.p:.3f}, {drift.photos} of them"
                 yield (

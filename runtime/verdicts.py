@@ -7,7 +7,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runtime import promise
 from runtime.bundle import Category
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 Verdict = Literal["agrees", "contradicts", "fills", "unsure", "unknown value", "error"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 LEAST_LABELS = 200
 """Of a class, else of the rest of its attribute, to be promised for by itself; what has fewer is promised for together
 with the like of its category. Where a twentieth of a listing's values contradict, 90 % of them are shown to be wrong by

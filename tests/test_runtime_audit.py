@@ -330,5 +330,8 @@ def test_photos_unlike_those_of_validation_are_told_of(
     listing = write(tmp_path / "listing.csv", rows)
     assert run(listing, tmp_path / "photos", "--bundles", bundles, "--out", tmp_path / "audit.csv") == 0
     assert ("Shirt: the photos look otherwise than those of validation" in capsys.readouterr().out) == drifts
+    assert run(listing, tmp_path / "photos", "--bundles", bundles, "--out", tmp_path / "audit.csv", "--quiet") == 0
+    # Whoever asks for quiet is told of that alone.
+    assert [line[:6] for line in capsys.readouterr().err.splitlines()] == ["Shirt:"] * drifts
     (summed,) = table(tmp_path / "audit.summary.csv")
     assert (float(summed["drift_p"]) <= 0.05) == drifts

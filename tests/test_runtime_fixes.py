@@ -116,6 +116,14 @@ def test_a_decision_that_is_none_is_told(wrong: Any, listing: Path, tmp_path: Pa
         fixes.decided(decisions(tmp_path / "d.json", listing, wrong), listing)
 
 
+def test_a_listing_that_is_no_text_is_told(tmp_path: Path) -> None:
+    listing = tmp_path / "listing.csv"
+    listing.write_bytes(b"image,colour\n1.jpg,ros\xe9\n")
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        fixes.apply(listing, [Change(2, "colour", "", "red", "")], tmp_path / "fixed.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["listing.csv"]
+
+
 def test_a_cell_that_is_decided_twice_is_told(listing: Path, tmp_path: Path) -> None:
     path = decisions(tmp_path / "d.json", listing, one("reject"), one("accept"))
     with pytest.raises(UserError, match="decides line 4, colour, twice"):

@@ -22,7 +22,7 @@ def summary(labels: int, *, right: bool = True, precision: float = 0.9) -> Summa
     stratum.declared.extend([1.0] * 10 + [0.0] * 90)
     promise = Promise(stratum, precision)
     return Summary(
-        {("Shirt", name, label): promise for name in ("colour", "neck") for label in ("red", "blue")}, precision
+        {("Shirt", name, label): promise for name in ("colour", "neck") for label in ("red", "blue")}, precision, {}
     )
 
 
