@@ -253,8 +253,14 @@ class Listed(Row):
 def photos(listing: Listing, inputs: Sequence[Path]) -> dict[str, list[Path]]:
     """File name -> every photo of that name that the inputs hold, of those that the listing names."""
     names = {PurePosixPath(listing.photo(record)).name for record in listing.records}
+    try:
+        paths = find(inputs, names=names)
+    except UserError as err:  # its remedy is an example of another command
+        raise UserError(
+            f"{str(err).splitlines()[0]}\nname the folder that holds the photos of {listing.path}"
+        ) from None
     found: dict[str, list[Path]] = {}
-    for path in find(inputs, names=names):
+    for path in paths:
         found.setdefault(path.name, []).append(path)
     return found
 

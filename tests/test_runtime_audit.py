@@ -237,7 +237,7 @@ def test_an_image_column_leads_to_no_file_outside_the_folders(
         (["photos", "--fix", "audit.csv"], "audit.csv is written already, and would be written over"),
         (["photos", "--fix", "audit.answers.csv"], "is written already"),
         ([], "the photos of listing.csv are needed"),
-        (["nowhere"], "no such file or folder: nowhere"),
+        (["nowhere"], "no such file or folder: nowhere\nname the folder that holds the photos of listing.csv"),
         (["photos", "--columns", "colour=Farbe"], "has no column 'Farbe' for colour"),
         (["photos", "--aliases", "none.csv"], "cannot read none.csv"),
     ],
