@@ -17,7 +17,7 @@ import argparse
 import csv
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,60 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import busy, record, tasks
-from benchmarks.cache import ROOT
-from export import build
-from runtime import audit, bundle, images
-from runtime.bundle import ROUTED_BY, Category
+from benchmarks import busy, mistakes, record, redraws, tasks
+from benchmarks.mistakes import Declared, Spoil, Task
+from runtime import audit, bundle, validation
+from runtime.bundle import ROUTED_BY
 from runtime.errors import DONE, UserError
-from runtime.listing import photo_of
-from runtime.predictor import Predictor
-from runtime.terminal import note, progress
-from train import fit
+from runtime.terminal import note
+from runtime.verdicts import Verdicts
 
-BUILD = ROOT / "build" / "audit"
 SEEDS = 5
-WRONG, EMPTY = 0.1, 0.2
 PRECISIONS = (0.9, 0.95)
-TRAINING = ("--joint", "--category", "Dress", "Shoes", "T-Shirt", "--max-hours", "0.12")
 CATEGORY = "the category"
-# Of a bundle's network, photos at a time.
-CHUNK = 16
-
-Labels = dict[str, str]
-"""Attribute -> label, of one photo; empty where nobody knows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """One photo, and what is true of it."""
-
-    id: str
-    category: str
-    labels: Labels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Declared:
-    """One row of a listing: what is said of a photo, and which of it was made wrong."""
-
-    category: str
-    labels: Labels
-    wrong: frozenset[str]
-    """Attributes whose value is not the photo's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A model and the photos that no training of it saw."""
-
-    name: str
-    bundles: Path
-    photos: Path
-    shown: Sequence[Shown]
-    probabilities: Mapping[tuple[str, str], np.ndarray]
-    """By category and attribute, float32 [N, K]: the served network's, for every photo."""
-    categories: Mapping[str, Category]
 
 
 @dataclass(kw_only=True)
@@ -112,135 +69,30 @@ def measure(source: Path, into: Path) -> int:
     """Train what is not there, audit every listing, keep what was found."""
     load_before = busy.before()
     tasks.prepare(source)
-    groups = {"garment": [garment()], "by eye": [by_eye(name) for name in tasks.BY_EYE]}
+    groups = {"garment": [mistakes.garment()], "by eye": [mistakes.by_eye(name) for name in tasks.BY_EYE]}
     found: dict[str, Any] = {}
     for group, members in groups.items():
-        for kind, spoil in KINDS.items():
+        for kind, spoil in mistakes.KINDS.items():
             found.setdefault(group, {})[kind] = measured(group, members, spoil)
     path = record.keep(
-        {"model": "audit", "seeds": SEEDS, "wrong": WRONG, "empty": EMPTY, "training": list(TRAINING)},
-        {"groups": found, "missing": [] if find_spec("cleanlab") else ["cleanlab"]},
+        {
+            "model": "audit",
+            "seeds": SEEDS,
+            "wrong": mistakes.WRONG,
+            "empty": mistakes.EMPTY,
+            "training": list(mistakes.TRAINING),
+        },
+        {
+            "groups": found,
+            "redraws": redraws.measured(groups["garment"][0], mistakes.garment("val"), PRECISIONS),
+            "missing": [] if find_spec("cleanlab") else ["cleanlab"],
+        },
         full=True,
         load_before=load_before,
         into=into,
     )
     note(f"kept in {path}")
     return DONE
-
-
-def garment() -> Task:
-    """The shipped model, on the publisher's test split."""
-    return _task("garment", tasks.BUILD / tasks.GARMENT, ROOT / "examples" / "bundles" / "garment")
-
-
-def by_eye(name: str) -> Task:
-    """One fold, trained on the others if it is not there yet."""
-    data, home = tasks.BUILD / name, BUILD / name
-    if not (home / "bundles").is_dir():
-        if fit.main(["--data", str(data), "--out", str(home / "checkpoints"), *TRAINING]) != DONE:
-            raise UserError(f"the training of {name} did not end well")
-        made = home / "unfinished"
-        options = ["--data", str(data), "--checkpoints", str(home / "checkpoints"), "--out", str(made)]
-        if build.main([*options, "--precision", "int8", "--engine", "onnxruntime"]) != DONE:
-            raise UserError(f"the export of {name} was refused")
-        made.rename(home / "bundles")
-    (folder,) = bundle.find(home / "bundles").values()
-    return _task(name, data, folder)
-
-
-def _task(name: str, data: Path, folder: Path) -> Task:
-    page = bundle.load(folder)
-    categories = {category.name: category for category in page.products}
-    shown = []
-    with (data / "train.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["split"] == "test" and row["Category"] in categories:
-                names = [attribute.name for attribute in categories[row["Category"]].attributes]
-                labels = {attribute: row[f"attr_{index}"] for index, attribute in enumerate(names, 1)}
-                shown.append(Shown(id=row["id"], category=row["Category"], labels=labels))
-    photos = data / "train_images"
-    found = defaultdict(list)
-    with Predictor.open(folder) as predictor, progress(f"{name}, photos", len(shown)) as advance:
-        for start in range(0, len(shown), CHUNK):
-            chunk = [images.load(photos / photo_of(one.id), page.preprocess) for one in shown[start : start + CHUNK]]
-            outputs = predictor.probabilities(np.stack(chunk))
-            for category in categories.values():
-                for attribute in category.attributes:
-                    found[category.name, attribute.name].append(outputs[attribute.output])
-            advance(len(chunk))
-    return Task(
-        name=name,
-        bundles=folder,
-        photos=photos,
-        shown=shown,
-        probabilities={key: np.concatenate(parts) for key, parts in found.items()},
-        categories=categories,
-    )
-
-
-Spoil = Callable[[Task, np.random.Generator], list[Declared]]
-
-
-def flipped(task: Task, rng: np.random.Generator) -> list[Declared]:
-    """A tenth of the values are another class, any of them."""
-
-    def other(index: int, attribute: str, label: str) -> str:
-        classes = _classes(task, index, attribute)
-        return str(rng.choice([one for one in classes if one != label]))
-
-    return _each(task, rng, other)
-
-
-def second(task: Task, rng: np.random.Generator) -> list[Declared]:
-    """A tenth of the values are the class that the network itself finds likeliest beside the true one."""
-
-    def other(index: int, attribute: str, label: str) -> str:
-        classes = _classes(task, index, attribute)
-        probabilities_K = task.probabilities[task.shown[index].category, attribute][index].copy()
-        probabilities_K[classes.index(label)] = -1
-        return classes[int(probabilities_K.argmax())]
-
-    return _each(task, rng, other)
-
-
-def mixed(task: Task, rng: np.random.Generator) -> list[Declared]:
-    """A tenth of the photos have the whole row of one of another category; of Garment, of another kind."""
-    rows = [(one.category, dict(one.labels)) for one in task.shown]
-    kinds = [one.labels.get("kind", one.category) for one in task.shown]
-    for index in rng.permutation(len(rows))[: round(WRONG * len(rows))]:
-        others = [place for place, kind in enumerate(kinds) if kind != kinds[index]]
-        place = int(rng.choice(others))
-        rows[index] = task.shown[place].category, dict(task.shown[place].labels)
-    made = []
-    for one, (category, labels) in zip(task.shown, rows, strict=True):
-        wrong = {name for name, label in labels.items() if label and label != one.labels.get(name)}
-        # What nobody knows of the photo makes no value wrong.
-        unknown = {name for name in wrong if name in one.labels and not one.labels[name]}
-        other = {ROUTED_BY} if category != one.category else set()
-        made.append(Declared(category=category, labels=_emptied(labels, rng), wrong=frozenset(wrong - unknown | other)))
-    return made
-
-
-KINDS: dict[str, Spoil] = {"any other class": flipped, "the network's second choice": second, "rows mixed up": mixed}
-
-
-def _each(task: Task, rng: np.random.Generator, other: Callable[[int, str, str], str]) -> list[Declared]:
-    made = []
-    for index, one in enumerate(task.shown):
-        labels = dict(one.labels)
-        wrong = {name for name, label in labels.items() if label and rng.random() < WRONG}
-        labels |= {name: other(index, name, labels[name]) for name in sorted(wrong)}
-        made.append(Declared(category=one.category, labels=_emptied(labels, rng), wrong=frozenset(wrong)))
-    return made
-
-
-def _emptied(labels: Labels, rng: np.random.Generator) -> Labels:
-    return {name: "" if label and rng.random() < EMPTY else label for name, label in labels.items()}
-
-
-def _classes(task: Task, index: int, attribute: str) -> list[str]:
-    held = task.categories[task.shown[index].category].attributes
-    return next(list(one.classes) for one in held if one.name == attribute)
 
 
 def measured(group: str, members: Sequence[Task], spoil: Spoil) -> dict[str, Any]:
@@ -327,18 +179,21 @@ def write(path: Path, task: Task, declared: Sequence[Declared]) -> None:
 
 def rank(group: str, task: Task, declared: Sequence[Declared], into: dict[str, dict[str, Any]]) -> None:
     """How each way orders the declared values, the likeliest mistakes first, on the same probabilities."""
-    for (category, attribute), probabilities_NK in task.probabilities.items():
-        classes = next(list(one.classes) for one in task.categories[category].attributes if one.name == attribute)
-        rows = [index for index, row in enumerate(declared) if row.category == category and row.labels.get(attribute)]
-        if not rows:
-            continue
-        labels_N = np.array([classes.index(declared[index].labels[attribute]) for index in rows])
-        probabilities_NK = probabilities_NK[rows]
-        found = into.setdefault(named(group, attribute), defaultdict(list))
-        found["wrong"] += [attribute in declared[index].wrong for index in rows]
-        found["facet"] += (1 - probabilities_NK[np.arange(len(rows)), labels_N].astype(float)).tolist()
-        for way, scores_N in cleanlab(labels_N, probabilities_NK):
-            found[way] += scores_N.tolist()
+    page = bundle.load(task.bundles)
+    verdicts, kept = Verdicts(), validation.read(task.bundles, page)
+    for name, category in task.categories.items():
+        verdicts.learn(name, category, kept)
+    for cell, wrong in mistakes.cells(task, declared):
+        found = into.setdefault(named(group, cell.attribute), defaultdict(list))
+        found["wrong"].append(wrong)
+        found["facet"].append(verdicts.odd(cell))
+    for (category_name, attribute), probabilities_NK in task.probabilities.items():
+        held = next(one for one in task.categories[category_name].attributes if one.name == attribute)
+        rows = [index for index, row in enumerate(declared) if row.category == category_name]
+        rows = [index for index in rows if declared[index].labels.get(attribute)]
+        labels_N = np.array([held.classes.index(declared[index].labels[attribute]) for index in rows])
+        for way, scores_N in cleanlab(labels_N, probabilities_NK[rows]) if rows else ():
+            into[named(group, attribute)][way] += scores_N.tolist()
 
 
 def cleanlab(labels_N: np.ndarray, probabilities_NK: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -41,6 +41,30 @@ def promises() -> str:
     return table(header, lines, path)
 
 
+def redraws() -> str:
+    """What of a promise is kept when the photos are dealt anew."""
+    lines = []
+    with figures(path := latest("audit", command=COMMAND)) as found:
+        dealt = found["redraws"]
+        for name, by_precision in dealt["attributes"].items():
+            for asked, one in by_precision.items():
+                lines.append(
+                    f"| {name} | {asked} | {one['kept']} of {dealt['draws']} | {one['with_findings']} "
+                    f"| {_told(one['precision'], one['contradicts'])} | {one['mean_share_false']:.3f} "
+                    f"| {one['recall']:.3f} |"
+                )
+    header = (
+        "attribute",
+        "promised",
+        "kept in",
+        "with findings",
+        "contradicts: right",
+        "false, on average",
+        "of the wrong",
+    )
+    return table(header, lines, path)
+
+
 def ranking() -> str:
     """How well the wrong values come first, beside cleanlab on the same probabilities."""
     lines = []

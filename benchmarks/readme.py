@@ -205,6 +205,7 @@ TABLES = {
     "gpu": gpu,
     "memory": memory,
     "audit": audit_tables.promises,
+    "redraws": audit_tables.redraws,
     "ranking": audit_tables.ranking,
 }
 

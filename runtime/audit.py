@@ -6,7 +6,6 @@ python -m runtime.audit listing.csv photos/
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,6 @@ from runtime import (
     predict,
     review,
     validation,
-    verdicts,
     vocabulary,
 )
 from runtime.cells import FIXED, Questions
@@ -36,13 +34,14 @@ from runtime.files import sha256_of
 from runtime.findings import Finding
 from runtime.fixes import Change
 from runtime.fleet import Fleet
+from runtime.output import Unfinished
 from runtime.pipeline import answered, workers
 from runtime.predictor import Predictor
 from runtime.spreadsheet import bare
 from runtime.summary import COLUMNS, Summary
-from runtime.terminal import note, positive, progress
+from runtime.terminal import count, note, positive, progress
 from runtime.validation import Validation
-from runtime.verdicts import Stratum
+from runtime.verdicts import Verdicts
 
 Kept = Mapping[Predictor, Validation | None]
 """What each bundle keeps of its validation photos."""
@@ -119,23 +118,31 @@ def audit(args: argparse.Namespace) -> int:
     photos = declared.photos(listing, args.photos)
     fleet = fleet_for(args, listing, folders)
     questions = Questions(listing, fleet.categories, vocabulary.read(args.aliases), fleet.check)
-    answers = beside(args.out, "answers")
+    for line in vocabulary.idle(args.aliases, [one for each in fleet.categories.values() for one in each.attributes]):
+        note(line)
     kept = {predictor: validation.read(predictor.folder, predictor.bundle) for predictor in fleet.predictors}
+    batch = min(min(predictor.batch for predictor in fleet.predictors), len(listing.records))
     try:
-        drifts = answer(args, fleet, questions, photos, kept, answers)
+        # The answers are in their place last of all: whatever ends this before, a run that goes on has them.
+        with output.opened(
+            beside(args.out, "answers"), questions.sheet(), made_of(args, fleet, batch), resume=args.resume
+        ) as answers:
+            drifts = answer(args, fleet, questions, photos, kept, batch, answers)
+            return told(args, *judge(args, fleet, questions, kept, drifts, answers))
     except KeyboardInterrupt:
-        note(
-            "interrupted: no verdict yet, and the photos that were answered are kept\nadd to the same command: --resume"
-        )
+        note("interrupted: the photos that were answered are kept\nadd to the same command: --resume")
         return INTERRUPTED
-    found, summary = judge(args, fleet, questions, kept, drifts, answers)
+
+
+def told(args: argparse.Namespace, found: Sequence[Finding], summary: Summary) -> int:
+    """Write and show what was found, and change what is asked to be changed; the exit code."""
     findings.write(args.out, findings.COLUMNS, (finding.texts() for finding in found))
     findings.write(beside(args.out, "summary"), COLUMNS, summary.rows())
     if not args.quiet:
         summary.show()
-    note(f"{len(found)} findings, those first where a look mends most: {args.out}", quiet=args.quiet)
+    note(f"{count(len(found), 'finding')}, those first where a look mends most: {args.out}", quiet=args.quiet)
     if summary.failed:
-        note(f"{summary.failed} of {len(listing.records)} photos were not answered, such as: {summary.failure}")
+        note(f"{summary.failed} of {count(summary.photos, 'photo')} not answered, such as: {summary.failure}")
     for line in summary.drifted():
         note(line, quiet=not args.quiet)  # else they stand below the table
     if args.fix:
@@ -152,7 +159,8 @@ def write_page(args: argparse.Namespace, found: Sequence[Finding]) -> None:
     with progress("report", shown, quiet=args.quiet) as bar:
         review.write(
             args.report,
-            f"{args.listing.name}: {len(cells)} findings" + (f", the first {shown}" if shown < len(cells) else ""),
+            f"{args.listing.name}: {count(len(cells), 'finding')}"
+            + (f", the first {shown}" if shown < len(cells) else ""),
             cells,
             listing=sha256_of(args.listing),
             precision=args.precision,
@@ -165,8 +173,7 @@ def write_page(args: argparse.Namespace, found: Sequence[Finding]) -> None:
 def fix(args: argparse.Namespace, changes: Sequence[Change]) -> int:
     """Write the listing with these changes, beside what they are."""
     fixes.apply(args.listing, changes, args.fix)
-    told = f"{len(changes)} change{'' if len(changes) == 1 else 's'}"
-    note(f"{told}: {args.fix}, each in {fixes.traces(args.fix)}", quiet=args.quiet)
+    note(f"{count(len(changes), 'change')}: {args.fix}, each in {fixes.traces(args.fix)}", quiet=args.quiet)
     return DONE
 
 
@@ -174,6 +181,8 @@ def check(args: argparse.Namespace) -> None:
     """UserError for options that do not go together, and for what cannot be written where it was asked for."""
     if args.decisions and not args.fix:
         raise UserError("--decisions are written into a new listing\nname it with: --fix FILE")
+    if args.decisions and (args.photos or args.report):
+        raise UserError("--decisions are of an audit that was made\nleave out: PHOTOS, --report")
     if not args.decisions and not args.photos:
         raise UserError(f"the photos of {args.listing} are needed\nname their folder behind it: {args.listing} PHOTOS")
     if args.out.suffix.lower() != ".csv":
@@ -231,20 +240,16 @@ def answer(
     questions: Questions,
     photos: Mapping[str, Sequence[Path]],
     kept: Kept,
-    into: Path,
+    batch: int,
+    out: Unfinished,
 ) -> dict[str, Drift]:
     """Let the fleet answer every photo of the listing, into a table of what it says of each cell; gives how far each
     category's photos are from those of validation."""
     listing = questions.listing
     total = len(listing.records)
     rows = declared.rows(listing, photos, fleet.categories if listing.columns.category is not None else None)
-    batch = min(min(predictor.batch for predictor in fleet.predictors), total)
     started = time.perf_counter()
-    with (
-        output.opened(into, questions.sheet(), made_of(args, fleet, batch), resume=args.resume) as out,
-        fleet,
-        progress("photos", total, quiet=args.quiet) as advance,
-    ):
+    with fleet, progress("photos", total, quiet=args.quiet) as advance:
         if args.resume:
             for _ in out.go_on(batch, rows):
                 advance(1)
@@ -256,7 +261,7 @@ def answer(
                 advance(1)
         drifts = drift.of_categories(fleet, kept, _answered(out.texts()), predict.most_pixels(args))
     seconds = time.perf_counter() - started
-    note(f"{total} photos in {seconds:.1f} s ({(total - before) / seconds:.1f} images/s)", quiet=args.quiet)
+    note(f"{count(total, 'photo')} in {seconds:.1f} s ({(total - before) / seconds:.1f} images/s)", quiet=args.quiet)
     return drifts
 
 
@@ -274,41 +279,34 @@ def judge(
     questions: Questions,
     kept: Kept,
     drifts: Mapping[str, Drift],
-    answers: Path,
+    answers: Unfinished,
 ) -> tuple[list[Finding], Summary]:
     """The verdicts: the answers are read twice, since what is improbable hangs on the whole listing."""
-    strata: dict[tuple[str, str, str], Stratum] = {}
+    verdicts = Verdicts()
     for name, (predictor, category) in fleet.served.items():
-        strata |= verdicts.strata(name, category, kept[predictor])
+        verdicts.learn(name, category, kept[predictor])
     for predictor in (one for one, what in kept.items() if what is None):
         note(
             f"{predictor.folder} keeps nothing of its validation photos, so that nothing can be promised\n"
             f"{bundle.rebuild(predictor.folder)}"
         )
-    for photo in questions.photos(texts(answers)):
-        verdicts.collect(strata, photo.cells)
-    promises = verdicts.promises(strata, args.precision)
-    summary, found = Summary(promises, args.precision, drifts), []
-    for photo in questions.photos(texts(answers)):
+    for photo in questions.photos(answers.texts()):
+        verdicts.see(photo.cells)
+    verdicts.promise(args.precision)
+    summary, found = Summary(verdicts.promises, args.precision, drifts), []
+    for photo in questions.photos(answers.texts()):
+        summary.photos += 1
         if photo.error:
             summary.failed += 1
             summary.failure = summary.failure or f"{photo.image}: {photo.error}"
             found.append(findings.of_photo(photo))
         for cell in photo.cells:
-            judged = verdicts.judge(cell, promises)
+            judged = verdicts.judge(cell)
             summary.add(cell, judged)
             if judged.verdict != "agrees":
                 found.append(findings.of_cell(photo, cell, judged, questions))
     found.sort(key=lambda finding: -finding.worth)
     return found, summary
-
-
-def texts(answers: Path) -> Iterator[list[str]]:
-    """The rows of the table of answers."""
-    with answers.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.reader(file)
-        next(rows)
-        yield from rows
 
 
 def made_of(args: argparse.Namespace, fleet: Fleet, batch: int) -> list[object]:

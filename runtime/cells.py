@@ -35,7 +35,9 @@ class Cell(NamedTuple):
     """What would stand there if the prediction is right: the class, or the category that it leads to."""
     confidence: float
     declared_confidence: float
-    """The probability of the class that is meant; 0 where there is none."""
+    """The probability of the class that is meant, and of the others; 0 where there is none."""
+    also: tuple[str, ...] = ()
+    """Other classes that are meant by it: several may lead to one category."""
 
 
 class Photo(NamedTuple):
@@ -149,6 +151,7 @@ class Questions:
             value=leads.get(predicted, predicted),
             confidence=float(confidence),
             declared_confidence=float(declared_confidence),
+            also=tuple(one for one in classes if one != meant),
         )
 
     def _classes(self, question: Question, record: Record) -> Sequence[str]:

@@ -97,7 +97,8 @@ def write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
             replacing(Path(os.path.realpath(path))) as beside,
             beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            writer = csv.writer(file)
+            # Every cell is quoted: a spreadsheet that takes `;` for the delimiter would part them elsewhere.
+            writer = csv.writer(file, quoting=csv.QUOTE_ALL)
             writer.writerow(columns)
             writer.writerows(rows)
     except OSError as err:

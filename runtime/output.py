@@ -308,7 +308,7 @@ def opened(out: Path, sheet: Sheet, made_of: Sequence[object], *, resume: bool =
         there = _unlocked(out)
         if resume and there and path not in there:
             raise UserError(
-                f"the unfinished run of {out} was of other bundles or options\n"
+                f"the unfinished run of {out} was of other bundles, files or options\n"
                 "go on with those, or begin anew, without: --resume"
             )
         note(f"nothing to go on from for {out}: from the beginning", quiet=not resume or path in there)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from runtime.cells import Cell
 from runtime.drift import Drift
+from runtime.promise import labels_needed
 from runtime.spreadsheet import plain
 from runtime.terminal import print_table
 from runtime.verdicts import Judged, Promise, Verdict
@@ -53,7 +53,7 @@ class Summary:
         precision: float,
         drifts: Mapping[str, Drift],
     ) -> None:
-        self.failed = 0
+        self.photos = self.failed = 0
         self.failure = ""
         """The first photo that was not answered, and why."""
         self.sums: dict[tuple[str, str], Sums] = {}
@@ -126,10 +126,12 @@ class Summary:
                 )
 
     def _lacking(self, promise: Promise) -> str:
-        needed = math.ceil(1 / (COMMON_ERRORS * (1 - self._precision)) - 1e-6) - 1
+        needed = labels_needed(COMMON_ERRORS * (1 - self._precision))
         lacks = []
         if promise.stratum.labels < needed:
             lacks.append(f"too few to call a value wrong ({needed} are needed where a tenth is)")
+        elif promise.cut is None and promise.wrong >= 1:
+            lacks.append(f"too many as odd as the wrong values, some {promise.wrong:.0f}, to tell these")
         if promise.sure_from is None:
             lacks.append("too few, or too few answered rightly, to fill an empty cell")
         return "; ".join(lacks) and f"{'; '.join(lacks)}, at {self._precision:g}: unsure"

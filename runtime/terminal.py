@@ -25,6 +25,11 @@ def positive(text: str) -> int:
     return number
 
 
+def count(number: int, what: str) -> str:
+    """So many of something, as it is said: `1 photo`, `2 photos`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 class Bar:
     """Call it with the amount done since the last call; nothing is shown until `progress` gives it what shows it."""
 

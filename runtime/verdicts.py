@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runtime import promise
 from runtime.bundle import Category
 from runtime.cells import Cell
+from runtime.confusion import Confusion
 from runtime.predictor import decide
 from runtime.validation import Validation
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 Verdict = Literal["agrees", "contradicts", "fills", "unsure", "unknown value", "error"]
-LEAST_LABELS = 200
+LEAST_LABELS = 600
 """Of a class, else of the rest of its attribute, to be promised for by itself; what has fewer is promised for together
 with the like of its category. Where a twentieth of a listing's values contradict, 90 % of them are shown to be wrong by
-200 labels none of which is as odd."""
+600 labels none of which is as odd."""
 
 
 @dataclass(kw_only=True)
@@ -31,12 +32,12 @@ class Stratum:
 
     names: list[str] = field(default_factory=list)
     odd: list[np.ndarray] = field(default_factory=list)
-    """How improbable the network finds the labels of validation photos: 1 - probability, 0-1."""
+    """How improbable the labels of validation photos are, to the network and by its confusions: 0-1."""
     confidences: list[np.ndarray] = field(default_factory=list)
     right: list[np.ndarray] = field(default_factory=list)
     """bool: whether the predictions are the labels."""
     declared: array[float] = field(default_factory=lambda: array("d"))
-    """How improbable the network finds what the listing declares, as `odd`."""
+    """How improbable what the listing declares is, as `odd`."""
 
     @property
     def labels(self) -> int:
@@ -47,50 +48,6 @@ class Stratum:
         self.odd.append(odd_N)
         self.confidences.append(confidences_N)
         self.right.append(right_N)
-
-
-Strata = Mapping[tuple[str, str, str], Stratum]
-"""By category, attribute and class; several share one."""
-
-
-def strata(name: str, category: Category, validation: Validation | None) -> dict[tuple[str, str, str], Stratum]:
-    """Every class of the category, which the listing calls `name`, and the stratum that it is judged in."""
-    import numpy as np
-
-    found: dict[tuple[str, str, str], Stratum] = {}
-    left = Stratum()
-    for attribute in category.attributes:
-        keys = [(name, attribute.name, label) for label in attribute.classes]
-        if validation is None:
-            found |= dict.fromkeys(keys, left)
-            left.names.append(attribute.name)
-            continue
-        answers = validation.answers[attribute.output]
-        labels_N, probabilities_NK = answers.labels_N, answers.probabilities_NK
-        decided = decide(probabilities_NK, attribute.offsets)
-        predicted_N = np.array([index for index, _ in decided], np.int64)
-        confidences_N = np.array([confidence for _, confidence in decided])
-        odd_N = 1 - probabilities_NK[np.arange(len(labels_N)), labels_N].astype(float)
-        right_N = predicted_N == labels_N
-        counts_K = np.bincount(labels_N, minlength=len(keys))
-        own_K = counts_K >= LEAST_LABELS
-        # What is left must do for itself: a rare class beside a common one is judged with it.
-        if 0 < counts_K[~own_K].sum() < LEAST_LABELS:
-            own_K[:] = False
-        rest = Stratum()
-        for index, key in enumerate(keys):
-            if own_K[index]:
-                found[key] = Stratum(names=[f"{attribute.name} {key[2]}"])
-                of_label_N, of_prediction_N = labels_N == index, predicted_N == index
-                found[key].add(odd_N[of_label_N], confidences_N[of_prediction_N], right_N[of_prediction_N])
-        of_label_N, of_prediction_N = ~own_K[labels_N], ~own_K[predicted_N]
-        # Classes of which no validation photo is: nothing can be promised of them, nor is any the worse for it.
-        alone = of_label_N.sum() >= LEAST_LABELS or not of_label_N.any()
-        small = rest if alone else left
-        small.names.append(attribute.name)
-        small.add(odd_N[of_label_N], confidences_N[of_prediction_N], right_N[of_prediction_N])
-        found |= {key: small for key, own in zip(keys, own_K, strict=True) if not own}
-    return found
 
 
 class Judged(NamedTuple):
@@ -141,30 +98,86 @@ class Promise:
         return chances_M
 
 
-def promises(strata: Strata, precision: float) -> dict[tuple[str, str, str], Promise]:
-    """By category, attribute and class, as the strata; once these know the whole listing."""
-    made = {identity: Promise(one, precision) for identity, one in {id(one): one for one in strata.values()}.items()}
-    return {key: made[id(one)] for key, one in strata.items()}
+class Verdicts:
+    """Judges the cells of a listing once it has seen them all: what is odd hangs on the others, too."""
 
+    def __init__(self) -> None:
+        self.strata: dict[tuple[str, str, str], Stratum] = {}
+        """By category, attribute and class; several share one."""
+        self.promises: dict[tuple[str, str, str], Promise] = {}
+        """The same; empty until they are made."""
+        self._confusions: dict[tuple[str, str], tuple[Sequence[str], Confusion]] = {}
 
-def collect(strata: Strata, cells: Iterable[Cell]) -> None:
-    """Let the strata know what the listing declares."""
-    for cell in cells:
-        if cell.meant:
-            strata[cell.category, cell.attribute, cell.meant].declared.append(1 - cell.declared_confidence)
+    def learn(self, name: str, category: Category, validation: Validation | None) -> None:
+        """Take what validation photos tell of the category, which the listing calls `name`."""
+        import numpy as np
 
+        left = Stratum()
+        for attribute in category.attributes:
+            keys = [(name, attribute.name, label) for label in attribute.classes]
+            if validation is None:
+                self.strata |= dict.fromkeys(keys, left)
+                left.names.append(attribute.name)
+                continue
+            answers = validation.answers[attribute.output]
+            labels_N, probabilities_NK = answers.labels_N, answers.probabilities_NK
+            decided = decide(probabilities_NK, attribute.offsets)
+            predicted_N = np.array([index for index, _ in decided], np.int64)
+            confidences_N = np.array([confidence for _, confidence in decided])
+            confusion = Confusion(predicted_N, labels_N, len(keys))
+            self._confusions[name, attribute.name] = attribute.classes, confusion
+            probabilities_N = probabilities_NK[np.arange(len(labels_N)), labels_N].astype(float)
+            odd_N = 1 - confusion.of_validation(probabilities_N, predicted_N, labels_N)
+            right_N = predicted_N == labels_N
+            counts_K = np.bincount(labels_N, minlength=len(keys))
+            own_K = counts_K >= LEAST_LABELS
+            # What is left must do for itself: a rare class beside a common one is judged with it.
+            if 0 < counts_K[~own_K].sum() < LEAST_LABELS:
+                own_K[:] = False
+            for index, key in enumerate(keys):
+                if own_K[index]:
+                    self.strata[key] = Stratum(names=[f"{attribute.name} {key[2]}"])
+                    of_label_N, of_prediction_N = labels_N == index, predicted_N == index
+                    self.strata[key].add(odd_N[of_label_N], confidences_N[of_prediction_N], right_N[of_prediction_N])
+            of_label_N, of_prediction_N = ~own_K[labels_N], ~own_K[predicted_N]
+            # Classes of which no validation photo is: nothing can be promised of them, nor is any the worse for it.
+            alone = of_label_N.sum() >= LEAST_LABELS or not of_label_N.any()
+            small = Stratum() if alone else left
+            small.names.append(attribute.name)
+            small.add(odd_N[of_label_N], confidences_N[of_prediction_N], right_N[of_prediction_N])
+            self.strata |= {key: small for key, own in zip(keys, own_K, strict=True) if not own}
 
-def judge(cell: Cell, promises: Mapping[tuple[str, str, str], Promise]) -> Judged:
-    """The verdict on a cell: what is declared is judged among the like of it, and so is what is predicted."""
-    sure_from = promises[cell.category, cell.attribute, cell.predicted].sure_from
-    sure = sure_from is not None and cell.confidence >= sure_from
-    if not cell.declared:
-        return Judged("fills" if sure else "unsure", cell.confidence)
-    if not cell.meant:
-        return Judged("unknown value", 1.0)
-    if cell.meant == cell.predicted:
-        return Judged("agrees", 0.0)
-    promise, odd = promises[cell.category, cell.attribute, cell.meant], 1 - cell.declared_confidence
-    # A photo of which the network knows only what it is not is more often strange than wrongly declared.
-    contradicts = promise.cut is not None and odd >= promise.cut.at and sure
-    return Judged("contradicts" if contradicts else "unsure", promise.chance(odd))
+    def see(self, cells: Iterable[Cell]) -> None:
+        """Let the strata know what the listing declares."""
+        for cell in cells:
+            if cell.meant:
+                self.strata[cell.category, cell.attribute, cell.meant].declared.append(self.odd(cell))
+
+    def promise(self, precision: float) -> None:
+        """Settle what may be said at that precision; the whole listing must have been seen."""
+        made = {id(one): Promise(one, precision) for one in {id(one): one for one in self.strata.values()}.values()}
+        self.promises = {key: made[id(one)] for key, one in self.strata.items()}
+
+    def judge(self, cell: Cell) -> Judged:
+        """The verdict on a cell: what is declared is judged among the like of it, and so is what is predicted."""
+        sure_from = self.promises[cell.category, cell.attribute, cell.predicted].sure_from
+        sure = sure_from is not None and cell.confidence >= sure_from
+        if not cell.declared:
+            return Judged("fills" if sure else "unsure", cell.confidence)
+        if not cell.meant:
+            return Judged("unknown value", 1.0)
+        if cell.meant == cell.predicted:
+            return Judged("agrees", 0.0)
+        promise, odd = self.promises[cell.category, cell.attribute, cell.meant], self.odd(cell)
+        # A photo of which the network knows only what it is not is more often strange than wrongly declared.
+        contradicts = promise.cut is not None and odd >= promise.cut.at and sure
+        return Judged("contradicts" if contradicts else "unsure", promise.chance(odd))
+
+    def odd(self, cell: Cell) -> float:
+        """How improbable what is declared is: 0-1."""
+        known = self._confusions.get((cell.category, cell.attribute))
+        if known is None:
+            return 1 - cell.declared_confidence
+        classes, confusion = known
+        declared = [classes.index(label) for label in (cell.meant, *cell.also)]
+        return 1 - confusion.tempered(cell.declared_confidence, classes.index(cell.predicted), declared)

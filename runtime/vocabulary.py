@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime.bundle import Attribute
 from runtime.errors import UserError
@@ -28,6 +29,16 @@ REMEMBERED = 10_000
 
 Aliases = Mapping[tuple[str, str], tuple[str, ...]]
 """Folded attribute, empty for any, and folded value -> folded classes, the later files' first."""
+
+
+class Alias(NamedTuple):
+    """One line of a file of aliases, as it is written."""
+
+    attribute: str
+    """Empty for any."""
+    value: str
+    label: str
+    """Of the class that is meant."""
 
 
 class Vocabulary:
@@ -66,9 +77,27 @@ def read(extra: Iterable[Path] = ()) -> Aliases:
     """The shipped aliases and those of the files given, which come first; UserError for what is no such file."""
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     for path in [*sorted(SHIPPED.glob("*.csv")), *extra]:
-        for key, label in _lines(path):
-            found[key] = (label, *found.get(key, ()))
+        for alias in _lines(path):
+            key = folded(alias.attribute), folded(alias.value)
+            found[key] = (folded(alias.label), *found.get(key, ()))
     return found
+
+
+def idle(extra: Iterable[Path], attributes: Iterable[Attribute]) -> Iterator[str]:
+    """A line about each file of aliases some of which lead to no class of these attributes."""
+    classes: dict[str, set[str]] = {}
+    for attribute in attributes:
+        classes.setdefault(folded(attribute.name), set()).update(map(folded, attribute.classes))
+    anywhere = set().union(*classes.values())
+    for path in extra:
+        aliases = list(_lines(path))
+        lost = [
+            alias
+            for alias in aliases
+            if folded(alias.label) not in (classes.get(folded(alias.attribute), ()) if alias.attribute else anywhere)
+        ]
+        if lost:
+            yield f"{path}: {len(lost)} of {len(aliases)} aliases lead to no class here, such as: {','.join(lost[0])}"
 
 
 @lru_cache(REMEMBERED)
@@ -87,7 +116,7 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
-def _lines(path: Path) -> Iterable[tuple[tuple[str, str], str]]:
+def _lines(path: Path) -> Iterator[Alias]:
     try:
         refuse_pipe(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -98,7 +127,7 @@ def _lines(path: Path) -> Iterable[tuple[tuple[str, str], str]]:
                 attribute, value, label = (row[name] or "" for name in COLUMNS)
                 if not folded(value) or not folded(label):
                     raise UserError(f"{path}, line {rows.line_num}: an alias needs a value and a class\n{LAYOUT}")
-                yield (folded(attribute), folded(value)), folded(label)
+                yield Alias(attribute, value, label)
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror}\nname a file with: --aliases FILE") from None
     except UnicodeDecodeError as err:

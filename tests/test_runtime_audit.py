@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import audit, output
+from runtime import audit, output, review
 from runtime.errors import UserError
 from runtime.files import sha256_of
 from runtime.fleet import Row
@@ -102,7 +102,7 @@ def test_a_precision_that_the_validation_photos_do_not_carry_is_not_promised(
     listing = write(tmp_path / "listing.csv", listed(**WRONG))
     assert run(listing, shown, "--bundles", shirts, "--out", tmp_path / "audit.csv", "--precision", "0.999") == 0
     assert Counter(row["verdict"] for row in table(tmp_path / "audit.csv"))["unsure"] == 12
-    assert "too few to call a value wrong (9999 are needed where a tenth is)" in capsys.readouterr().out
+    assert "too few to call a value wrong (29956 are needed where a tenth is)" in capsys.readouterr().out
 
 
 def test_what_the_promise_covers_is_fixed_and_told(shirts: Path, shown: Path, tmp_path: Path) -> None:
@@ -223,9 +223,40 @@ def test_an_image_column_leads_to_no_file_outside_the_folders(
     assert [row["note"] for row in table(out)] == ["no file of this name in the folders given"] * 2
 
 
+def test_a_run_that_was_stopped_at_the_page_has_its_answers(
+    shirts: Path, shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = write(tmp_path / "listing.csv", listed(**WRONG))
+    options = (
+        listing,
+        shown,
+        "--bundles",
+        shirts,
+        "--out",
+        tmp_path / "audit.csv",
+        "--report",
+        tmp_path / "audit.html",
+    )
+
+    def stopped(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(review, "write", stopped)
+        assert run(*options) == 130
+    assert capsys.readouterr().err.endswith("kept\nadd to the same command: --resume\n")
+    assert run(*options, "--resume") == 0
+    assert "80 photos in" in (told := capsys.readouterr().err) and "(0.0 images/s)" in told
+    assert (tmp_path / "audit.html").exists() and (tmp_path / "audit.answers.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        (
+            ["photos", "--decisions", "d.json", "--fix", "fixed.csv"],
+            "--decisions are of an audit that was made\nleave out: PHOTOS, --report",
+        ),
         (["--decisions", "d.json"], "--decisions are written into a new listing\nname it with: --fix FILE"),
         (["photos", "--out", "audit.txt"], "is a CSV table\nname it so: --out audit.csv"),
         (["photos", "--report", "audit.csv"], "is a page\nname it so: --report audit.html"),

@@ -103,6 +103,6 @@ def test_a_given_category_is_checked_by_what_its_router_says(tmp_path: Path) -> 
     assert first == Cell("Frock", "colour", 2, "red", "red", "red", "red", 0.9, 0.9)
     # Either class leads to a frock; what is written would be the category that a shoe is of.
     assert second._replace(declared_confidence=0) == Cell(
-        "Router", "kind", 1, "Frock", "gown", "shoe", "Footwear", 0.7, 0
+        "Router", "kind", 1, "Frock", "gown", "shoe", "Footwear", 0.7, 0, also=("maxi",)
     )
     assert second.declared_confidence == pytest.approx(0.3)

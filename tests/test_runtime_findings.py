@@ -43,7 +43,7 @@ def test_a_table_goes_where_a_link_leads_and_takes_the_place_of_no_pipe(tmp_path
     (tmp_path / "there.csv").write_text("old")
     (tmp_path / "link.csv").symlink_to(tmp_path / "there.csv")
     findings.write(tmp_path / "link.csv", ["a"], [["1"]])
-    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "there.csv").read_text().split() == ["a", "1"]
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "there.csv").read_text().split() == ['"a"', '"1"']
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(UserError, match=r"cannot write \S+pipe\.csv: not a file"):
         findings.write(tmp_path / "pipe.csv", ["a"], [])

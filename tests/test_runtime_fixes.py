@@ -134,8 +134,8 @@ def test_what_said_nothing_is_traced_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "listing.csv").write_text("image,colour\n1.jpg,N/A\n")
     fixes.apply(tmp_path / "listing.csv", [Change(2, "colour", "", "red", "fills")], tmp_path / "fixed.csv")
     assert (tmp_path / "fixed.changes.csv").read_text().split() == [
-        "line,column,before,after,why",
-        "2,colour,N/A,red,fills",
+        '"line","column","before","after","why"',
+        '"2","colour","N/A","red","fills"',
     ]
 
 

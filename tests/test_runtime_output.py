@@ -215,7 +215,7 @@ def test_a_run_made_of_something_else_does_not_go_on(tmp_path: Path) -> None:
     stopped(path, 3, RuntimeError(), made_of="one bundle")
     before = parts(path)
     with pytest.raises(
-        UserError, match=r"was of other bundles or options\ngo on with those, or begin anew, without: --r"
+        UserError, match=r"was of other bundles, files or options\ngo on with those, or begin anew, without: --r"
     ):
         go_on(path, made_of="another bundle")
     assert parts(path) == before

@@ -58,10 +58,10 @@ def listing(
 
 
 @pytest.mark.parametrize("precision", [0.9, 0.95])
-@pytest.mark.parametrize("labels", [300, 2000])
+@pytest.mark.parametrize("labels", [700, 3000])
 def test_of_what_contradicts_as_many_are_wrong_as_is_promised(precision: float, labels: int) -> None:
     rng = np.random.default_rng(0)
-    false, within, found = [], [], []
+    false, within, found, kept = [], [], [], []
     for _ in range(400):
         null_N, scores_M, wrong_M = listing(rng, labels=labels, values=500, wrong=0.1)
         cut = promise.cut(null_N, scores_M, precision)
@@ -71,8 +71,12 @@ def test_of_what_contradicts_as_many_are_wrong_as_is_promised(precision: float, 
         if cut:
             assert cut.findings == flagged_M.sum()
             within.append((flagged_M & ~wrong_M).sum() <= cut.false)
+        # Of as many right values so many are expected to be as odd, whatever the listing at hand.
+        kept.append(not cut or stats.norm.sf(cut.at) * (~wrong_M).sum() <= (1 - precision) * cut.findings)
     # The mean of 400 shares that lie some .1 apart is uncertain by .005: twice that.
     assert np.mean(false) <= 1 - precision + 0.01
+    # At 95 % confidence: of 400 draws 370 or more in all but one case of a hundred.
+    assert sum(kept) >= 370
     # 95 % keep to it; of 400 draws 370 in all but one case of a hundred.
     assert np.mean(within) >= 0.925
     assert np.mean(found) > 0.5
@@ -106,10 +110,10 @@ def test_of_nothing_nothing_contradicts(labels: int, values: int) -> None:
     assert promise.cut(np.zeros(labels), np.ones(values), 0.95) is None
 
 
-def test_where_all_of_a_listing_is_odder_than_any_label_that_takes_19_labels_to_say() -> None:
+def test_where_all_of_a_listing_is_odder_than_any_label_that_takes_59_labels_to_say() -> None:
     odder_M = np.ones(500)
-    assert promise.cut(np.zeros(18), odder_M, 0.95) is None
-    found = promise.cut(np.zeros(19), odder_M, 0.95)
+    assert promise.cut(np.zeros(58), odder_M, 0.95) is None
+    found = promise.cut(np.zeros(59), odder_M, 0.95)
     assert found is not None and found[:2] == (1.0, 500)
 
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from runtime import verdicts
 from runtime.bundle import Attribute, Category
 from runtime.cells import Cell
 from runtime.validation import Answers, Validation
-from runtime.verdicts import LEAST_LABELS, Promise, Stratum
+from runtime.verdicts import LEAST_LABELS, Judged, Promise, Stratum, Verdicts
 
 SHIRT = Category(
     name="Shirt",
@@ -36,13 +35,19 @@ def kept(**counts: Sequence[int]) -> Validation:
     return Validation(answers=answers, features_NF=np.zeros((0, 4)), kinds_N=np.zeros(0))
 
 
+def learnt(validation: Validation | None) -> dict[tuple[str, str, str], Stratum]:
+    verdicts = Verdicts()
+    verdicts.learn("Shirt", SHIRT, validation)
+    return verdicts.strata
+
+
 def cell(meant: str, predicted: str, declared_confidence: float, confidence: float = 0.9, declared: str = "") -> Cell:
     return Cell("Shirt", "colour", 1, declared or meant, meant, predicted, predicted, confidence, declared_confidence)
 
 
 def test_a_class_with_labels_enough_is_judged_by_itself_and_small_attributes_together() -> None:
     many = LEAST_LABELS
-    strata = verdicts.strata("Shirt", SHIRT, kept(colour=(many, many - 1, 1), neck=(many - 2, 1), sleeve=(5, 5)))
+    strata = learnt(kept(colour=(many, many - 1, 1), neck=(many - 2, 1), sleeve=(5, 5)))
     of = {key[1:]: stratum for key, stratum in strata.items()}
     assert of["colour", "red"].names == ["colour red"] and of["colour", "red"].labels == many
     assert of["colour", "blue"] is of["colour", "green"] and of["colour", "blue"].labels == many
@@ -52,22 +57,23 @@ def test_a_class_with_labels_enough_is_judged_by_itself_and_small_attributes_tog
 
 
 def test_a_common_class_does_not_leave_a_rare_one_without_company() -> None:
-    strata = verdicts.strata("Shirt", SHIRT, kept(colour=(LEAST_LABELS, 3, 0), neck=(1, 1), sleeve=(1, 1)))
+    strata = learnt(kept(colour=(LEAST_LABELS, 3, 0), neck=(1, 1), sleeve=(1, 1)))
     assert len({id(strata["Shirt", "colour", name]) for name in ("red", "blue", "green")}) == 1
     assert strata["Shirt", "colour", "red"].labels == LEAST_LABELS + 3
 
 
 def test_without_validation_photos_all_is_one_stratum_of_nothing() -> None:
-    strata = verdicts.strata("Shirt", SHIRT, None)
+    strata = learnt(None)
     (only,) = {id(stratum): stratum for stratum in strata.values()}.values()
     assert (only.labels, only.names) == (0, ["colour", "neck", "sleeve"])
 
 
-def judged(cells: Sequence[Cell], precision: float = 0.9) -> list[verdicts.Judged]:
-    strata = verdicts.strata("Shirt", SHIRT, kept(colour=(300, 300, 300), neck=(1, 1), sleeve=(1, 1)))
-    verdicts.collect(strata, cells)
-    promises = verdicts.promises(strata, precision)
-    return [verdicts.judge(one, promises) for one in cells]
+def judged(cells: Sequence[Cell], precision: float = 0.9) -> list[Judged]:
+    verdicts = Verdicts()
+    verdicts.learn("Shirt", SHIRT, kept(colour=(300, 300, 300), neck=(1, 1), sleeve=(1, 1)))
+    verdicts.see(cells)
+    verdicts.promise(precision)
+    return [verdicts.judge(one) for one in cells]
 
 
 def test_each_verdict_needs_what_it_says() -> None:

@@ -106,3 +106,17 @@ def test_every_shipped_alias_leads_to_a_class_that_is_shipped() -> None:
                 assert line["class"] in classes[line["attribute"]], line
                 # Else it would change what is a class already.
                 assert folded(line["value"]) != folded(line["class"]), line
+
+
+def test_aliases_that_lead_nowhere_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("attribute,value,class\nneck,crew,round\nneck,turtle,hihg\n,full,long\ncolour,navy,blue\n")
+    attributes = [
+        Attribute(name="Neck", classes=("round", "high"), output="neck"),
+        Attribute(name="sleeve", classes=("long", "short"), output="sleeve"),
+    ]
+    (line,) = vocabulary.idle([path], attributes)
+    assert line == f"{path}: 2 of 4 aliases lead to no class here, such as: neck,turtle,hihg"
+    assert list(vocabulary.idle([SHIPPED / "clothing.csv"], [])) != []
+    path.write_text("attribute,value,class\nneck,crew,Round\n")
+    assert list(vocabulary.idle([path], attributes)) == []
