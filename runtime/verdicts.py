@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runtime import promise
-from runtime.bundle import Category
+from runtime.bundle import Attribute, Category
 from runtime.cells import Cell
 from runtime.confusion import Confusion
 from runtime.predictor import decide
-from runtime.validation import Validation
+from runtime.validation import Answers, Validation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,42 +110,45 @@ class Verdicts:
 
     def learn(self, name: str, category: Category, validation: Validation | None) -> None:
         """Take what validation photos tell of the category, which the listing calls `name`."""
-        import numpy as np
-
         left = Stratum()
         for attribute in category.attributes:
-            keys = [(name, attribute.name, label) for label in attribute.classes]
             if validation is None:
-                self.strata |= dict.fromkeys(keys, left)
+                self.strata |= {(name, attribute.name, label): left for label in attribute.classes}
                 left.names.append(attribute.name)
-                continue
-            answers = validation.answers[attribute.output]
-            labels_N, probabilities_NK = answers.labels_N, answers.probabilities_NK
-            decided = decide(probabilities_NK, attribute.offsets)
-            predicted_N = np.array([index for index, _ in decided], np.int64)
-            confidences_N = np.array([confidence for _, confidence in decided])
-            confusion = Confusion(predicted_N, labels_N, len(keys))
-            self._confusions[name, attribute.name] = attribute.classes, confusion
-            probabilities_N = probabilities_NK[np.arange(len(labels_N)), labels_N].astype(float)
-            odd_N = 1 - confusion.of_validation(probabilities_N, predicted_N, labels_N)
-            right_N = predicted_N == labels_N
-            counts_K = np.bincount(labels_N, minlength=len(keys))
-            own_K = counts_K >= LEAST_LABELS
-            # What is left must do for itself: a rare class beside a common one is judged with it.
-            if 0 < counts_K[~own_K].sum() < LEAST_LABELS:
-                own_K[:] = False
-            for index, key in enumerate(keys):
-                if own_K[index]:
-                    self.strata[key] = Stratum(names=[f"{attribute.name} {key[2]}"])
-                    of_label_N, of_prediction_N = labels_N == index, predicted_N == index
-                    self.strata[key].add(odd_N[of_label_N], confidences_N[of_prediction_N], right_N[of_prediction_N])
-            of_label_N, of_prediction_N = ~own_K[labels_N], ~own_K[predicted_N]
-            # Classes of which no validation photo is: nothing can be promised of them, nor is any the worse for it.
-            alone = of_label_N.sum() >= LEAST_LABELS or not of_label_N.any()
-            small = Stratum() if alone else left
-            small.names.append(attribute.name)
-            small.add(odd_N[of_label_N], confidences_N[of_prediction_N], right_N[of_prediction_N])
-            self.strata |= {key: small for key, own in zip(keys, own_K, strict=True) if not own}
+            else:
+                self._learn(name, attribute, validation.answers[attribute.output], left)
+
+    def _learn(self, name: str, attribute: Attribute, answers: Answers, left: Stratum) -> None:
+        """Of one attribute, whose classes have strata of their own, or one together, or are `left` with other small
+        ones."""
+        import numpy as np
+
+        keys = [(name, attribute.name, label) for label in attribute.classes]
+        labels_N, probabilities_NK = answers.labels_N, answers.probabilities_NK
+        decided = decide(probabilities_NK, attribute.offsets)
+        predicted_N = np.array([index for index, _ in decided], np.int64)
+        confidences_N = np.array([confidence for _, confidence in decided])
+        confusion = Confusion(predicted_N, labels_N, len(keys))
+        self._confusions[name, attribute.name] = attribute.classes, confusion
+        probabilities_N = probabilities_NK[np.arange(len(labels_N)), labels_N].astype(float)
+        odd_N = 1 - confusion.of_validation(probabilities_N, predicted_N, labels_N)
+        right_N = predicted_N == labels_N
+        counts_K = np.bincount(labels_N, minlength=len(keys))
+        own_K = counts_K >= LEAST_LABELS
+        # What is left must do for itself: a rare class beside a common one is judged with it.
+        if 0 < counts_K[~own_K].sum() < LEAST_LABELS:
+            own_K[:] = False
+        for index in np.flatnonzero(own_K):
+            stratum = self.strata[keys[index]] = Stratum(names=[f"{attribute.name} {attribute.classes[index]}"])
+            of_prediction_N = predicted_N == index
+            stratum.add(odd_N[labels_N == index], confidences_N[of_prediction_N], right_N[of_prediction_N])
+        of_label_N, of_prediction_N = ~own_K[labels_N], ~own_K[predicted_N]
+        # Classes of which no validation photo is: nothing can be promised of them, nor is any the worse for it.
+        alone = of_label_N.sum() >= LEAST_LABELS or not of_label_N.any()
+        small = Stratum() if alone else left
+        small.names.append(attribute.name)
+        small.add(odd_N[of_label_N], confidences_N[of_prediction_N], right_N[of_prediction_N])
+        self.strata |= {key: small for key, own in zip(keys, own_K, strict=True) if not own}
 
     def see(self, cells: Iterable[Cell]) -> None:
         """Let the strata know what the listing declares."""
