@@ -50,6 +50,8 @@ class Tally:
     """The sum of what each run said to be false at most."""
     within: int = 0
     """Runs that kept to it."""
+    replaced: int = 0
+    """Of those flagged, where what is predicted is right."""
     empty: int = 0
     filled: int = 0
     filled_wrongly: int = 0
@@ -141,22 +143,27 @@ def audited(
         # Attributes that are judged together have one bound, which then counts for each: too much, if anything.
         bound = sum(int(row["false_at_most"]) for row in own)
         fills = [row for row in by_name[name] if row["verdict"] == "fills"]
-        known = [row for row in fills if task.shown[int(row["line"]) - 2].labels.get(row["attribute"])]
+        known = [row for row in fills if truth(task, row)]
         tally.runs += 1
         tally.flagged += len(flagged)
         tally.false += false
         tally.bound += bound
         tally.within += false <= bound
+        tally.replaced += sum(row["predicted"] == truth(task, row) for row in flagged)
         tally.filled += len(known)
-        tally.filled_wrongly += sum(
-            row["predicted"] != task.shown[int(row["line"]) - 2].labels[row["attribute"]] for row in known
-        )
+        tally.filled_wrongly += sum(row["predicted"] != truth(task, row) for row in known)
         for one, row in zip(task.shown, declared, strict=True):
             tally.wrong += name == CATEGORY and ROUTED_BY in row.wrong
             for attribute, label in row.labels.items():
                 if named(group, attribute) == name:
                     tally.wrong += bool(label) and attribute in row.wrong
                     tally.empty += not label and bool(one.labels.get(attribute))
+
+
+def truth(task: Task, row: Mapping[str, str]) -> str | None:
+    """What a finding's cell should hold."""
+    one = task.shown[int(row["line"]) - 2]
+    return one.category if row["attribute"] == ROUTED_BY else one.labels.get(row["attribute"])
 
 
 def named(group: str, attribute: str) -> str:
@@ -226,6 +233,7 @@ def figures(tally: Tally) -> dict[str, Any]:
         "false_at_most": tally.bound,
         "runs_within": tally.within,
         "precision": share(tally.flagged - tally.false, tally.flagged),
+        "replacement_right": share(tally.replaced, tally.flagged),
         "recall": share(tally.flagged - tally.false, tally.wrong),
         "empty": tally.empty,
         "fills": tally.filled,

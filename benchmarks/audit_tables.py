@@ -19,12 +19,13 @@ def promises() -> str:
     with figures(path := latest("audit", command=COMMAND)) as found:
         for mistakes, name, one in _attributes(found):
             for asked, tally in one["precisions"].items():
-                if not (tally["contradicts"] or tally["wrong"] or tally["empty"]):
-                    continue  # no such mistakes were made
+                if not (tally["contradicts"] or tally["fills"]):
+                    continue  # all of it is unsure
                 # What is said to be false at most is the bound that was stated on each listing.
                 bound = _share(tally["contradicts"] - tally["false_at_most"], tally["contradicts"])
                 lines.append(
                     f"| {mistakes} | {name} | {asked} | {_told(tally['precision'], tally['contradicts'])} | {bound} "
+                    f"| {_told(tally['replacement_right'], tally['contradicts'])} "
                     f"| {_told(tally['recall'], tally['wrong'])} | {_told(tally['fills_precision'], tally['fills'])} "
                     f"| {_told(tally['fills_recall'], tally['empty'])} |"
                 )
@@ -34,6 +35,7 @@ def promises() -> str:
         "promised",
         "contradicts: right",
         "at least, as stated",
+        "what replaces it: right",
         "of the wrong",
         "fills: right",
         "of the empty",
@@ -48,21 +50,14 @@ def redraws() -> str:
         dealt = found["redraws"]
         for name, by_precision in dealt["attributes"].items():
             for asked, one in by_precision.items():
+                within = f"{one['within']} of {one['with_findings']}" if one["with_findings"] else "none"
                 lines.append(
-                    f"| {name} | {asked} | {one['kept']} of {dealt['draws']} | {one['with_findings']} "
-                    f"| {_told(one['precision'], one['contradicts'])} | {one['mean_share_false']:.3f} "
-                    f"| {one['recall']:.3f} |"
+                    f"| {name} | {asked} | {one['mean_share_false']:.3f} of {1 - float(asked):.2f} "
+                    f"| {one['with_findings']} of {dealt['draws']} | {_told(one['precision'], one['contradicts'])} "
+                    f"| {within} | {one['recall']:.3f} |"
                 )
-    header = (
-        "attribute",
-        "promised",
-        "kept in",
-        "with findings",
-        "contradicts: right",
-        "false, on average",
-        "of the wrong",
-    )
-    return table(header, lines, path)
+    shares = ("false, on average", "with findings", "contradicts: right", "within what was stated", "of the wrong")
+    return table(("attribute", "promised", *shares), lines, path)
 
 
 def ranking() -> str:

@@ -24,9 +24,9 @@ DRAWS = 200
 class Kept:
     """Of one attribute at one precision, over all draws."""
 
-    kept: int = 0
-    """Draws of whose findings as many were right as promised, or that had none."""
     with_findings: int = 0
+    within: int = 0
+    """Of those, in how many no more were false than the audit said."""
     findings: int = 0
     false: int = 0
     wrong: int = 0
@@ -81,13 +81,23 @@ def count(
             into[cell.attribute, precision].wrong += wrong
             if verdicts.judge(cell).verdict == "contradicts":
                 of_attribute.append(wrong)
+        bounds = said(verdicts)
         for name, right in flagged.items():
             kept, false = into[name, precision], right.count(False)
             kept.findings += len(right)
             kept.false += false
-            kept.kept += false <= (1 - precision) * len(right) + 1e-9  # 0.1 is a little less than a tenth
             kept.with_findings += bool(right)
+            kept.within += bool(right) and false <= bounds[name]
             kept.shares_false += false / max(len(right), 1)
+
+
+def said(verdicts: Verdicts) -> dict[str, int]:
+    """By attribute, how many findings are false at most, by what its strata say."""
+    promises = {(name, id(one)): one for (_, name, _), one in verdicts.promises.items()}
+    bounds: dict[str, int] = defaultdict(int)
+    for (name, _), one in promises.items():
+        bounds[name] += one.cut.false if one.cut else 0
+    return bounds
 
 
 def as_validation(task: Task, category: str) -> Validation:
@@ -107,8 +117,8 @@ def figures(found: dict[tuple[str, float], Kept]) -> dict[str, dict[str, Any]]:
     told: dict[str, dict[str, Any]] = {}
     for (name, precision), kept in found.items():
         told.setdefault(name, {})[str(precision)] = {
-            "kept": kept.kept,
             "with_findings": kept.with_findings,
+            "within": kept.within,
             "contradicts": kept.findings,
             "precision": round(1 - kept.false / kept.findings, 4) if kept.findings else None,
             "mean_share_false": round(kept.shares_false / DRAWS, 4),

@@ -42,6 +42,7 @@ from runtime.summary import COLUMNS, Summary
 from runtime.terminal import count, note, positive, progress
 from runtime.validation import Validation
 from runtime.verdicts import Verdicts
+from runtime.vocabulary import folded
 
 Kept = Mapping[Predictor, Validation | None]
 """What each bundle keeps of its validation photos."""
@@ -109,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def audit(args: argparse.Namespace) -> int:
     check(args)
     if args.decisions:
-        return fix(args, fixes.decided(args.decisions, args.listing))
+        names_photos = [column for name, column in args.columns if folded(name) in (declared.IMAGE, declared.ID)]
+        return fix(args, fixes.decided(args.decisions, args.listing, names_photos))
     folders = list(predict.folders(args))
     pages = [bundle.load(folder) for folder in folders]
     known = [one.name for page in pages for category in page.categories for one in category.attributes]
@@ -118,6 +120,7 @@ def audit(args: argparse.Namespace) -> int:
     photos = declared.photos(listing, args.photos)
     fleet = fleet_for(args, listing, folders)
     questions = Questions(listing, fleet.categories, vocabulary.read(args.aliases), fleet.check)
+    questions.check_any()
     for line in vocabulary.idle(args.aliases, [one for each in fleet.categories.values() for one in each.attributes]):
         note(line)
     kept = {predictor: validation.read(predictor.folder, predictor.bundle) for predictor in fleet.predictors}
@@ -125,16 +128,19 @@ def audit(args: argparse.Namespace) -> int:
     try:
         # The answers are in their place last of all: whatever ends this before, a run that goes on has them.
         with output.opened(
-            beside(args.out, "answers"), questions.sheet(), made_of(args, fleet, batch), resume=args.resume
+            beside(args.out, "answers"), questions.sheet(), made_of(args, listing, fleet, batch), resume=args.resume
         ) as answers:
             drifts = answer(args, fleet, questions, photos, kept, batch, answers)
-            return told(args, *judge(args, fleet, questions, kept, drifts, answers))
+            try:
+                return told(args, listing, *judge(args, fleet, questions, kept, drifts, answers))
+            except UserError as err:
+                raise UserError(f"{err}\nthe photos that were answered are kept: add --resume") from err
     except KeyboardInterrupt:
         note("interrupted: the photos that were answered are kept\nadd to the same command: --resume")
         return INTERRUPTED
 
 
-def told(args: argparse.Namespace, found: Sequence[Finding], summary: Summary) -> int:
+def told(args: argparse.Namespace, listing: Listing, found: Sequence[Finding], summary: Summary) -> int:
     """Write and show what was found, and change what is asked to be changed; the exit code."""
     findings.write(args.out, findings.COLUMNS, (finding.texts() for finding in found))
     findings.write(beside(args.out, "summary"), COLUMNS, summary.rows())
@@ -145,14 +151,16 @@ def told(args: argparse.Namespace, found: Sequence[Finding], summary: Summary) -
         note(f"{summary.failed} of {count(summary.photos, 'photo')} not answered, such as: {summary.failure}")
     for line in summary.drifted():
         note(line, quiet=not args.quiet)  # else they stand below the table
+    if (args.fix or args.report) and sha256_of(args.listing) != listing.digest:
+        raise UserError(f"{args.listing} was changed since it was read: its lines may be other ones\naudit it again")
     if args.fix:
         fix(args, fixes.promised(found, args.precision))
     if args.report:
-        write_page(args, found)
+        write_page(args, listing, found)
     return PARTLY_DONE if summary.failed else DONE
 
 
-def write_page(args: argparse.Namespace, found: Sequence[Finding]) -> None:
+def write_page(args: argparse.Namespace, listing: Listing, found: Sequence[Finding]) -> None:
     """The findings to decide on; a photo that was not answered leaves nothing to decide."""
     cells = [finding for finding in found if finding.verdict != "error"]
     shown = min(len(cells), review.MOST)
@@ -162,7 +170,7 @@ def write_page(args: argparse.Namespace, found: Sequence[Finding]) -> None:
             f"{args.listing.name}: {count(len(cells), 'finding')}"
             + (f", the first {shown}" if shown < len(cells) else ""),
             cells,
-            listing=sha256_of(args.listing),
+            listing=listing.digest,
             precision=args.precision,
             max_pixels=predict.most_pixels(args),
             advance=lambda: bar(1),
@@ -300,6 +308,8 @@ def judge(
             summary.failed += 1
             summary.failure = summary.failure or f"{photo.image}: {photo.error}"
             found.append(findings.of_photo(photo))
+        else:
+            summary.unasked.update(questions.unasked(photo))
         for cell in photo.cells:
             judged = verdicts.judge(cell)
             summary.add(cell, judged)
@@ -309,10 +319,10 @@ def judge(
     return found, summary
 
 
-def made_of(args: argparse.Namespace, fleet: Fleet, batch: int) -> list[object]:
+def made_of(args: argparse.Namespace, listing: Listing, fleet: Fleet, batch: int) -> list[object]:
     """All that the answers hang on: a run goes on only with rows that it would have made itself."""
     served = [(each.bundle.digest, *each.choice.identity) for each in fleet.predictors]
-    files = [sha256_of(path) for path in (args.listing, *args.aliases)]
+    files = [listing.digest, *map(sha256_of, args.aliases)]
     return [served, files, args.columns, args.category, args.max_megapixels, batch]
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from runtime import declared
 from runtime.bundle import Attribute, Category
 from runtime.declared import Listed, Listing, Record
+from runtime.errors import UserError
 from runtime.fleet import Check, Row
 from runtime.output import Sheet, Value
 from runtime.spreadsheet import bare, plain
@@ -100,6 +101,23 @@ class Questions:
         if self._check and column is not None and self._check.classes(category):
             yield Question(self._check.category, self._check.attribute, column, of_category=True)
 
+    def check_any(self) -> None:
+        """UserError where nothing is asked of any photo, whatever its category."""
+        if any(True for name in self._categories for _ in self.asked(name, name)):
+            return
+        names = dict.fromkeys(one.name for held in self._categories.values() for one in held.attributes)
+        raise UserError(
+            f"{self.listing.path} has no column of an attribute of {', '.join(self._categories)}\n"
+            f"they have: {', '.join(names)}; name one with: --columns {next(iter(names))}=COLUMN"
+        )
+
+    def unasked(self, photo: Photo) -> list[str]:
+        """The headers of columns that say something of the photo, and are no attribute of its category."""
+        columns, cells = self.listing.columns, photo.record.cells
+        asked = {columns.key, columns.category, *(cell.column for cell in photo.cells)}
+        told = (place for place, text in enumerate(cells[: len(self.listing.header)]) if not declared.is_empty(text))
+        return [self.listing.header[place] for place in told if place not in asked]
+
     def sheet(self) -> Sheet:
         """Of the file of answers."""
         return Sheet(
@@ -158,7 +176,7 @@ class Questions:
         """What is declared, as classes of the attribute: one, none where it is no class, or all that lead there."""
         said = declared.cell(record, question.column)
         if question.of_category:
-            return self._check.classes(said) if self._check else ()
+            return self._check.classes(self.listing.category(record)) if self._check else ()
         index = self._words[question.category, question.attribute.name].index_of(said)
         return () if index is None else question.attribute.classes[index : index + 1]
 

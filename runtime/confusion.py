@@ -2,7 +2,7 @@
 
 Networks can be quite sure of what they confuse. Where one in ten of the validation photos told as T-Shirt was labelled
 Top, a listing that says Top of such a photo is no surprise, whatever the network's probability of it; where none was,
-even a doubtful network's word counts. The two are pooled linearly (Stone: The opinion pool, Annals of Mathematical
+the network's doubt counts for less. The two are pooled linearly (Stone: The opinion pool, Annals of Mathematical
 Statistics 1961); the shares that were seen lean on the network's own where they are few, as the mean of a Dirichlet
 posterior does.
 """

@@ -16,7 +16,7 @@ from typing import NamedTuple, TextIO
 from runtime.bundle import Category
 from runtime.challenge import DUMMY
 from runtime.errors import UserError
-from runtime.files import refuse_pipe
+from runtime.files import refuse_pipe, sha256_of
 from runtime.fleet import Row
 from runtime.inputs import find
 from runtime.listing import not_utf8, photo_of
@@ -33,6 +33,8 @@ EMPTY = frozenset(["na", "nan", "null", folded(DUMMY)])
 DASHES = "-–—"
 # Of a category: more is none, and would make a line of an error too long for a table.
 LONGEST = 200
+# Of a file's name with its folders, as systems have it: a longer one is none.
+LONGEST_NAME = 4096
 # Of a header that an error shows; of a file, by which its delimiter is told.
 SHOWN, HEAD = 200, 1 << 16
 
@@ -80,6 +82,8 @@ class Listing:
     records: list[Record] = field(default_factory=list)
     first: dict[str, int] = field(default_factory=dict)
     """The photo's name -> the line where it stands first."""
+    digest: str = ""
+    """The file's SHA-256, as it was read."""
     categories: Mapping[str, str] = field(default_factory=dict)
     """Folded -> the name of each that there is a bundle of."""
 
@@ -120,7 +124,8 @@ def read(
         raise UserError(f"{path} is empty\nits first line should name its columns, such as: id,Category,attr_1")
     names = [name.strip() for name in header.cells]
     known = {folded(name): name for name in categories}
-    listing = Listing(path=path, header=names, columns=_columns(path, names, attributes, columns), categories=known)
+    found = _columns(path, names, attributes, columns)
+    listing = Listing(path=path, header=names, columns=found, categories=known, digest=sha256_of(path))
     for record in rows:
         listing.first.setdefault(listing.photo(record), record.line)
         listing.records.append(record)
@@ -283,6 +288,9 @@ def rows(
         row = Listed(image=Path(name), id=cell(record, listing.columns.key), category=category, record=record)
         if not name:
             row.fail("no photo is named")
+        elif len(name) > LONGEST_NAME:
+            row.image = Path(name[:LONGEST])
+            row.fail(f"no file has a name of {len(name)} signs")
         elif listing.columns.is_id and (first := listing.first[name]) != record.line:
             row.fail(f"line {first} has this id already")
         else:

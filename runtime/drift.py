@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import images
+from runtime.bundle import rebuild
+from runtime.errors import UserError
 from runtime.fleet import Fleet
 from runtime.headers import PhotoError
 from runtime.predictor import BATCH, Predictor
@@ -89,6 +91,11 @@ def of_categories(
         # A router sees the photos of all categories, and was validated on them.
         kept_NF = validation.features_NF[its_own] if its_own.any() else validation.features_NF
         new_MF = features(predictor, sample(paths), max_pixels)
+        if len(new_MF) and new_MF.shape[1] != kept_NF.shape[1]:
+            raise UserError(
+                f"{predictor.folder} keeps {kept_NF.shape[1]} features of a validation photo, where its network has "
+                f"{new_MF.shape[1]}\n{rebuild(predictor.folder)}"
+            )
         if min(len(kept_NF), len(new_MF)) >= LEAST:
             found[name] = between(kept_NF, new_MF)
     return found

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +45,12 @@ def promised(findings: Iterable[Finding], precision: float) -> list[Change]:
     ]
 
 
-def decided(path: Path, listing: Path) -> list[Change]:
-    """The changes that were accepted on an audit's page; UserError where the file is none, or is of another listing."""
+def decided(path: Path, listing: Path, names_photos: Container[str] = ()) -> list[Change]:
+    """The changes that were accepted on an audit's page; UserError where the file is none, or is of another listing.
+
+    Args:
+        names_photos: headers of columns that do, beside `image` and `id`: they never change.
+    """
     try:
         refuse_pipe(path)
         content = json.loads(path.read_bytes())
@@ -67,7 +71,7 @@ def decided(path: Path, listing: Path) -> list[Change]:
     if content.get("listing") != listed:
         raise UserError(f"{path} was decided on another listing than {listing}, or before that was changed\n{AGAIN}")
     accepted = [_decision(path, one) == "accept" for one in content["decisions"]]
-    changes = [_change(path, one) for one in content["decisions"]]
+    changes = [_change(path, one, names_photos) for one in content["decisions"]]
     if repeated := [cell for cell, count in Counter(change[:2] for change in changes).items() if count > 1]:
         raise UserError(f"{path} decides line {repeated[0][0]}, {repeated[0][1]}, twice\n{AGAIN}")
     return [change for change, is_accepted in zip(changes, accepted, strict=True) if is_accepted]
@@ -135,8 +139,9 @@ def _changed(
         cells[place] = change.after
     buffer = io.StringIO()
     ending = record.text[len(record.text.rstrip("\r\n")) :]
-    csv.writer(buffer, delimiter=delimiter, lineterminator=ending).writerow(cells)
-    return buffer.getvalue()
+    # What is written between quotes hangs on the writer's own ending: this one has both signs that may end a line.
+    csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + ending
 
 
 def _decision(path: Path, one: Any) -> str:
@@ -146,11 +151,11 @@ def _decision(path: Path, one: Any) -> str:
     return str(found)
 
 
-def _change(path: Path, one: dict[str, Any]) -> Change:
+def _change(path: Path, one: dict[str, Any], names_photos: Container[str]) -> Change:
     line, words = one.get("line"), [one.get(name) for name in ("column", "declared", "predicted")]
     if type(line) is not int or not all(isinstance(word, str) for word in words):
         raise UserError(f"{path}: {str(one)[:200]!r} names no line, column, declared and predicted value\n{AGAIN}")
     column, before, predicted = map(str, words)
-    if is_formula(predicted) or not predicted.isprintable() or folded(column) in (IMAGE, ID):
+    if is_formula(predicted) or not predicted.isprintable() or folded(column) in (IMAGE, ID) or column in names_photos:
         raise UserError(f"{path}: {str(one)[:200]!r} is no value that an audit predicts\n{AGAIN}")
     return Change(line, column, before, predicted, "accepted")

@@ -143,6 +143,13 @@ class Unfinished:
         self._file = path.open("r+b")
         self.handle = self._file.fileno()
 
+    def is_in_place(self) -> bool:
+        """Whether the file that is written is still the one of its name."""
+        try:
+            return os.path.samestat(os.fstat(self.handle), self._path.stat())
+        except OSError:
+            return False
+
     def begin(self) -> None:
         """Forget what is there."""
         self.rows, self._mine = 0, True
@@ -222,9 +229,10 @@ class Unfinished:
 
     def close(self) -> None:
         """Leave nothing where there is no row, but for what another run left and this one did not come to."""
+        worthless = self._mine and not self.rows and self.is_in_place()
         with suppress(OSError):  # what a full disk did not take is told of
             self._file.close()
-        if self._mine and not self.rows:
+        if worthless:
             self._path.unlink(missing_ok=True)
 
     def _keep(self, batch: int) -> None:
@@ -318,7 +326,8 @@ def opened(out: Path, sheet: Sheet, made_of: Sequence[object], *, resume: bool =
                 other.unlink()
         unfinished = Unfinished(path, out, form, sheet)
     try:
-        if not is_free(unfinished.handle):
+        # Another run that found it free before this one had its lock may have given it up.
+        if not is_free(unfinished.handle) or not unfinished.is_in_place():
             raise _taken(out)
         if not resume:
             unfinished.begin()

@@ -1,11 +1,12 @@
 """What a precision that was asked for lets an audit say: thresholds from validation photos, with finite-sample bounds.
 
 *This declared value is wrong*: how improbable it is, is held against how improbable the right labels of validation
-photos are. The share of right values that are as odd is bounded, at 95 % confidence, as Clopper and Pearson (1934) have
-it; such bounds are p-values that hold given these validation photos (Bates, Candès, Lei, Romano, Sesia: Testing for
-outliers with conformal p-values, Annals of Statistics 2023), and the step-up procedure of Benjamini and Hochberg (1995)
-flags as many as may be: a share of 1 - precision of the findings at most is expected to be false. Where they begin
-hangs on the listing, too: how many of its values are wrong no export can know. How many may be false is bounded beside.
+photos are, where something else is surely predicted, which gives each value a conformal p-value (Vovk, Gammerman,
+Shafer: Algorithmic Learning in a Random World, 2005). The step-up procedure of Benjamini and Hochberg (1995) flags as
+many as may be: the expected share of false ones is 1 - precision at most, however few the labels (Bates, Candès, Lei,
+Romano, Sesia: Testing for outliers with conformal p-values, Annals of Statistics 2023). That is an average over
+listings and over draws of the validation photos; how many findings may be false this time is bounded beside. Where
+findings begin hangs on the listing, too: how many of its values are wrong no export can know.
 
 *This empty cell should hold the predicted value*: a threshold on confidence, found on validation photos alone, above
 which predictions are right as often as asked, at 95 % confidence by the binomial bound of Clopper and Pearson (1934),
@@ -25,11 +26,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONFIDENCE = 0.95
-"""With which a promise is kept, over draws of the validation photos. Promised in expectation over these draws, more
-would be found and less of it right: findings come where the validation labels happen to be less odd than others."""
+"""With which predictions that fill are right as often as asked, over draws of the validation photos."""
 FALSE_CONFIDENCE = 0.99
 """Of the bound on false findings, for a cut set beforehand. This one is chosen, and begins early where the validation
-labels happen to be less odd than others: of listings with findings 95 % keep to it."""
+labels happen to be less odd than others: the bound holds a little less often."""
 LEAST_CELLS = 50
 """A listing of fewer is judged as one of so many. A false discovery rate counts a listing without a finding as perfect:
 of the findings of many short listings more would be wrong than of a long one's."""
@@ -52,31 +52,28 @@ def cut(null_N: np.ndarray, scores_M: np.ndarray, precision: float) -> Cut | Non
     """The scores that are findings, of which a share of 1 - precision at most is expected to be wrong; None for none.
 
     Args:
-        null_N: scores of validation photos where nothing is wrong, the higher the odder.
+        null_N: scores of validation photos where nothing is wrong, the higher the odder, 0 of what can be no finding.
         scores_M: of the listing, all that are judged together.
     """
     import numpy as np
 
-    odd_M = np.sort(scores_M)[::-1]
-    ranks_M, tests = np.arange(1, len(odd_M) + 1), max(len(odd_M), LEAST_CELLS)
-    as_high_M = _as_high(null_N, odd_M)
-    # A share that is seen already is none that may be: the bound lies above it.
-    ranks_M = ranks_M[as_high_M <= (1 - precision) * len(null_N)]
-    bounds = {int(one): share_at_most(int(one), len(null_N)) for one in np.unique(as_high_M[: len(ranks_M)])}
-    bounds_M = np.array([bounds[int(one)] for one in as_high_M[: len(ranks_M)]])
+    odd_M, tests = np.sort(scores_M[scores_M > 0])[::-1], max(len(scores_M), LEAST_CELLS)
+    ranks_M = np.arange(1, len(odd_M) + 1)
     # 0.1 is a little less than a tenth.
-    kept = np.flatnonzero(bounds_M * tests <= (1 - precision) * ranks_M + 1e-9)
+    kept = np.flatnonzero(p_values(null_N, odd_M) * tests <= (1 - precision) * ranks_M + 1e-9)
     if not len(kept):
         return None
     at = float(odd_M[kept[-1]])
     findings, as_high = int((odd_M >= at).sum()), int((null_N >= at).sum())
-    return Cut(at, findings, min(findings, false_at_most(as_high, len(null_N), len(odd_M))))
+    return Cut(at, findings, min(findings, false_at_most(as_high, len(null_N), len(scores_M))))
 
 
 def p_values(null_N: np.ndarray, scores_M: np.ndarray) -> np.ndarray:
-    """How seldom one as high is among those of nothing wrong, in expectation: float64 [M], above 0, 1 at most; the
-    conformal p-values of Vovk, Gammerman and Shafer (Algorithmic Learning in a Random World, 2005)."""
-    rare_M: np.ndarray = (1 + _as_high(null_N, scores_M)) / (len(null_N) + 1)
+    """How seldom one as high is among those of nothing wrong: float64 [M], above 0, 1 at most."""
+    import numpy as np
+
+    as_high_M = len(null_N) - np.searchsorted(np.sort(null_N), scores_M, side="left")
+    rare_M: np.ndarray = (1 + as_high_M) / (len(null_N) + 1)
     return rare_M
 
 
@@ -119,6 +116,11 @@ def confident_from(confidences_N: np.ndarray, right_N: np.ndarray, precision: fl
     return found
 
 
+def fewest_findings(labels: int, values: int, precision: float) -> int:
+    """Of so many declared values, the fewest that can be called wrong, by labels none of which is as odd."""
+    return math.ceil(max(values, LEAST_CELLS) / (labels + 1) / (1 - precision) - 1e-9)
+
+
 def labels_needed(share: float) -> int:
     """The fewest labels, none of them wrong, that show that no more than this share is."""
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-share))
@@ -146,14 +148,6 @@ def share_right(p_M: np.ndarray) -> float:
     if not len(p_M):
         return 1.0
     return min(1.0, (1 + int((p_M > 0.5).sum())) / (0.5 * len(p_M)))
-
-
-def _as_high(null_N: np.ndarray, scores_M: np.ndarray) -> np.ndarray:
-    """How many of those of nothing wrong are as high: int64 [M]."""
-    import numpy as np
-
-    as_high_M: np.ndarray = len(null_N) - np.searchsorted(np.sort(null_N), scores_M, side="left")
-    return as_high_M
 
 
 def _log_choose(of: int, taken: int) -> float:

@@ -8,13 +8,13 @@ MARK = "'"
 
 
 def plain(text: str) -> str:
-    """Text that is taken for no formula."""
-    return MARK + text if is_formula(text) else text
+    """Text that is taken for no formula, and from which `bare` has it back."""
+    return MARK + text if is_formula(text.lstrip(MARK)) else text
 
 
 def bare(text: str) -> str:
     """The text as it was before it was made plain."""
-    return text[len(MARK) :] if text.startswith(MARK) and is_formula(text[len(MARK) :]) else text
+    return text[len(MARK) :] if text.startswith(MARK) and is_formula(text.lstrip(MARK)) else text
 
 
 def is_formula(text: str) -> bool:

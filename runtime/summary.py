@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from runtime.cells import Cell
 from runtime.drift import Drift
-from runtime.promise import labels_needed
+from runtime.promise import fewest_findings
 from runtime.spreadsheet import plain
-from runtime.terminal import print_table
+from runtime.terminal import count, print_table
 from runtime.verdicts import Judged, Promise, Verdict
 
 COLUMNS = (
@@ -54,6 +55,8 @@ class Summary:
         drifts: Mapping[str, Drift],
     ) -> None:
         self.photos = self.failed = 0
+        self.unasked: Counter[str] = Counter()
+        """The headers of columns that say something of a photo, but not of an attribute of its category."""
         self.failure = ""
         """The first photo that was not answered, and why."""
         self.sums: dict[tuple[str, str], Sums] = {}
@@ -73,21 +76,21 @@ class Summary:
     def rows(self) -> Iterator[list[str]]:
         """A row for each attribute, under COLUMNS."""
         for key, sums in sorted(self.sums.items()):
-            count = sums.verdicts
-            contradicts, cells = count["contradicts"], count.total()
+            verdicts = sums.verdicts
+            contradicts, cells = verdicts["contradicts"], verdicts.total()
             false = sum(promise.cut.false for promise in self._promises[key].values() if promise.cut)
             yield [
                 *map(plain, key),
                 str(cells - sums.empty),
-                str(count["agrees"]),
+                str(verdicts["agrees"]),
                 str(contradicts),
                 str(min(contradicts, false)),
-                str(count["unsure"]),
-                str(count["unknown value"]),
+                str(verdicts["unsure"]),
+                str(verdicts["unknown value"]),
                 str(sums.empty),
-                str(count["fills"]),
+                str(verdicts["fills"]),
                 f"{self._left(key):.1f}",
-                f"{(cells - count['agrees']) * LOOK_S / 60:.1f}",
+                f"{(cells - verdicts['agrees']) * LOOK_S / 60:.1f}",
                 f"{self._drifts[key[0]].p:.3f}" if key[0] in self._drifts else "",
             ]
 
@@ -112,8 +115,14 @@ class Summary:
                 if not promise.stratum.labels and not promise.stratum.declared:
                     continue  # of classes that nobody declared here
                 if lacking := self._lacking(promise):
-                    stratum = promise.stratum
-                    yield f"{key[0]}, {', '.join(stratum.names)}: of {stratum.labels} validation labels, {lacking}"
+                    names, labels = ", ".join(promise.stratum.names), len(promise.stratum.labels)
+                    yield f"{key[0]}, {names}: unsure at {self._precision:g}: {labels} validation labels are {lacking}"
+
+    def not_judged(self) -> Iterator[str]:
+        """A line that names what the listing has beside attributes of the photos' categories."""
+        if self.unasked:
+            columns = (f"{plain(header)} ({count(number, 'value')})" for header, number in self.unasked.items())
+            yield f"not judged, being no attribute of the photo's category: {', '.join(columns)}"
 
     def drifted(self) -> Iterator[str]:
         """Lines that say whose photos are not like those that the promises rest on."""
@@ -126,15 +135,17 @@ class Summary:
                 )
 
     def _lacking(self, promise: Promise) -> str:
-        needed = labels_needed(COMMON_ERRORS * (1 - self._precision))
+        needed = math.ceil(1 / (COMMON_ERRORS * (1 - self._precision)) - 1e-6) - 1
         lacks = []
-        if promise.stratum.labels < needed:
-            lacks.append(f"too few to call a value wrong ({needed} are needed where a tenth is)")
-        elif promise.cut is None and promise.wrong >= 1:
-            lacks.append(f"too many as odd as the wrong values, some {promise.wrong:.0f}, to tell these")
+        if len(promise.stratum.labels) < needed:
+            lacks.append(f"too few to call a value wrong ({needed} are needed where a tenth of a listing is wrong)")
+        elif promise.cut is None and any(place >= 0 for place in promise.stratum.declared.predicted):
+            fewest = fewest_findings(len(promise.stratum.labels), len(promise.stratum.declared), self._precision)
+            few = f"too few to call fewer than {fewest} values wrong, or " if fewest > 1 else ""
+            lacks.append(f"{few}too often as odd as what is declared")
         if promise.sure_from is None:
             lacks.append("too few, or too few answered rightly, to fill an empty cell")
-        return "; ".join(lacks) and f"{'; '.join(lacks)}, at {self._precision:g}: unsure"
+        return "; ".join(lacks)
 
     def show(self) -> None:
         """The sums on the terminal."""
@@ -146,4 +157,4 @@ class Summary:
                 cells["contradicts"] += f" ({false} false at most)"
             rows.append(tuple(cells.values()))
         names = [name.replace("_", " ") for name in COLUMNS if name != "false_at_most"]
-        print_table("", names, rows, below=[*self.unpromised(), *self.drifted()])
+        print_table("", names, rows, below=[*self.not_judged(), *self.unpromised(), *self.drifted()])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,6 +18,22 @@ from runtime.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+ROUNDING = 1e-3
+"""That a probability may lie above 1: of networks in half precision."""
+# What numpy and zipfile raise for files that are no arrays, packed in ways that nobody here does, or huge.
+_NO_ARRAYS = (
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 MISSING = -1
 """The label of who has none, as training has it."""
 
@@ -52,16 +69,17 @@ def read(folder: Path, bundle: Bundle) -> Validation | None:
     path = checked_file(folder, bundle.validation.file, bundle.validation.sha256)
     attributes = [attribute for category in bundle.categories for attribute in category.attributes]
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            labels_NL, joined = kept["labels"].astype(np.int16), kept["probabilities"].astype(np.float32)
-            features_NF, kinds_N = kept["features"].astype(np.float16), kept["kinds"].astype(np.int16)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as err:
+        with np.load(path, allow_pickle=False) as kept, np.errstate(all="ignore"):
+            labels_NL, joined = _real(kept["labels"]).astype(np.int16), _real(kept["probabilities"]).astype(np.float32)
+            features_NF, kinds_N = _real(kept["features"]).astype(np.float16), _real(kept["kinds"]).astype(np.int16)
+    except _NO_ARRAYS as err:
         raise UserError(f"{path} is not what a bundle keeps of validation photos: {err}\n{rebuild(folder)}") from None
     ends = np.cumsum([len(attribute.classes) for attribute in attributes])
     if (
-        labels_NL.shape != (len(joined), len(attributes))
-        or joined.shape[1:] != (ends[-1],)
-        or not np.isfinite(joined).all()
+        joined.ndim != 2
+        or labels_NL.shape != (len(joined), len(attributes))
+        or joined.shape[1] != ends[-1]
+        or not ((joined >= 0) & (joined <= 1 + ROUNDING)).all()
         or features_NF.ndim != 2
         or not np.isfinite(features_NF).all()
         or kinds_N.shape != features_NF.shape[:1]
@@ -75,6 +93,12 @@ def read(folder: Path, bundle: Bundle) -> Validation | None:
         known_N = labels_N != MISSING
         answers[attribute.output] = Answers(labels_N=labels_N[known_N], probabilities_NK=probabilities_NK[known_N])
     return Validation(answers=answers, features_NF=features_NF, kinds_N=kinds_N)
+
+
+def _real(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{values.dtype} are no numbers of a kind that is kept")
+    return values
 
 
 def packed(

@@ -6,12 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from runtime import audit, output, review
+from runtime import audit, findings, output, review
 from runtime.errors import UserError
 from runtime.files import sha256_of
 from runtime.fleet import Row
@@ -80,6 +81,7 @@ def test_each_cell_gets_its_verdict_and_what_needs_a_look_is_written(
     assert float(colour["minutes"]) == pytest.approx(13 * 4 / 60, abs=0.05)
     assert listing.read_bytes() == before
     told = capsys.readouterr()
+    assert "not judged, being no attribute of the photo's category: price (80 values)" in told.out
     assert "10 (" in told.out and "false at most" in told.out
     assert "13 findings" in told.err
 
@@ -93,7 +95,7 @@ def test_a_bundle_that_keeps_no_validation_photos_promises_nothing_and_says_so(
     assert verdicts == {"unsure": 12, "unknown value": 1}
     told = capsys.readouterr()
     assert "keeps nothing of its validation photos" in told.err and "python -m export.build" in told.err
-    assert "of 0 validation labels, too few to call a value wrong" in told.out
+    assert "0 validation labels are too few to call a value wrong" in told.out
 
 
 def test_a_precision_that_the_validation_photos_do_not_carry_is_not_promised(
@@ -102,7 +104,9 @@ def test_a_precision_that_the_validation_photos_do_not_carry_is_not_promised(
     listing = write(tmp_path / "listing.csv", listed(**WRONG))
     assert run(listing, shown, "--bundles", shirts, "--out", tmp_path / "audit.csv", "--precision", "0.999") == 0
     assert Counter(row["verdict"] for row in table(tmp_path / "audit.csv"))["unsure"] == 12
-    assert "too few to call a value wrong (29956 are needed where a tenth is)" in capsys.readouterr().out
+    assert (
+        "too few to call a value wrong (9999 are needed where a tenth of a listing is wrong)" in capsys.readouterr().out
+    )
 
 
 def test_what_the_promise_covers_is_fixed_and_told(shirts: Path, shown: Path, tmp_path: Path) -> None:
@@ -221,6 +225,25 @@ def test_an_image_column_leads_to_no_file_outside_the_folders(
     out = tmp_path / "audit.csv"
     assert run(listing, shown, "--bundles", shirts, "--out", out, "--quiet") == 1
     assert [row["note"] for row in table(out)] == ["no file of this name in the folders given"] * 2
+
+
+def test_a_listing_that_changes_while_its_photos_are_answered_is_not_fixed(
+    shirts: Path, shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = write(tmp_path / "listing.csv", listed(**WRONG))
+    write_rows = findings.write
+
+    def changed(path: Path, *rest: Any) -> None:
+        write_rows(path, *rest)
+        if path == tmp_path / "audit.csv":
+            listing.write_text(listing.read_text().replace("000.png", "900.png"))
+
+    monkeypatch.setattr(findings, "write", changed)
+    options = ("--out", tmp_path / "audit.csv", "--fix", tmp_path / "fixed.csv")
+    assert run(listing, shown, "--bundles", shirts, *options) == 2
+    told = capsys.readouterr().err
+    assert "was changed since it was read" in told and told.endswith("are kept: add --resume\n")
+    assert not (tmp_path / "fixed.csv").exists() and (tmp_path / "audit.csv").exists()
 
 
 def test_a_run_that_was_stopped_at_the_page_has_its_answers(

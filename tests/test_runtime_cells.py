@@ -10,6 +10,7 @@ from runtime import declared, vocabulary
 from runtime.bundle import Attribute, Category
 from runtime.cells import Cell, Questions
 from runtime.declared import Listed
+from runtime.errors import UserError
 from runtime.fleet import Check
 from runtime.predictor import Answer
 
@@ -86,10 +87,24 @@ def test_a_photo_that_its_router_answers_itself_is_asked_for_that_alone(question
     ]
 
 
+def test_what_is_declared_and_not_asked_is_told(questions: Questions) -> None:
+    given = row(questions, 0, category="Dress", answers={"colour": RED, "sleeve": Answer("long", 1.0)})
+    texts = [[("" if value is None else str(value)) for value in questions.sheet().values(given)]] * 4
+    photos = list(questions.photos(texts))
+    assert [questions.unasked(photo) for photo in photos] == [["kind"], [], [], ["kind"]]
+
+
+def test_a_listing_without_a_column_for_any_category_at_hand_is_told(questions: Questions) -> None:
+    questions.check_any()
+    hats = Questions(questions.listing, {"Hat": category("Hat", brim=("wide", "none"))}, vocabulary.read())
+    with pytest.raises(UserError, match=r"no column of an attribute of Hat\nthey have: brim; .*--columns brim=COL"):
+        hats.check_any()
+
+
 def test_a_given_category_is_checked_by_what_its_router_says(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
-    path.write_text("id,Category,attr_1\n1,Frock,red\n2,Hat,x\n")
-    listing = declared.read(path, ["colour"], ())
+    path.write_text("id,Category,attr_1\n1,frocks,red\n2,Hat,x\n")
+    listing = declared.read(path, ["colour"], (), ["Frock"])
     frock = category("Frock", colour=("red", "blue"))
     check = Check("Router", Attribute(name="kind", classes=("gown", "maxi", "shoe"), output="kind"), LEADS)
     questions = Questions(listing, {"Frock": frock}, vocabulary.read(), check)
@@ -103,6 +118,6 @@ def test_a_given_category_is_checked_by_what_its_router_says(tmp_path: Path) -> 
     assert first == Cell("Frock", "colour", 2, "red", "red", "red", "red", 0.9, 0.9)
     # Either class leads to a frock; what is written would be the category that a shoe is of.
     assert second._replace(declared_confidence=0) == Cell(
-        "Router", "kind", 1, "Frock", "gown", "shoe", "Footwear", 0.7, 0, also=("maxi",)
+        "Router", "kind", 1, "frocks", "gown", "shoe", "Footwear", 0.7, 0, also=("maxi",)
     )
     assert second.declared_confidence == pytest.approx(0.3)

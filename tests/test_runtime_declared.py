@@ -172,3 +172,11 @@ def test_a_category_that_nobody_serves_is_skipped(tmp_path: Path, make_photo: Ca
     listing = read(tmp_path / "train.csv", "id,Category,attr_1\n1,Hat,red\n")
     (row,) = declared.rows(listing, declared.photos(listing, [tmp_path]), {"Shirt"})
     assert (row.status, row.error) == ("skipped", "no bundle serves category 'Hat'")
+
+
+def test_a_name_that_no_file_can_have_is_told_and_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "listing.csv"
+    path.write_text(f"image,colour\n={'a' * 131_071},red\n")
+    (row,) = declared.rows(declared.read(path, ["colour"], ()), {})
+    assert (row.status, row.error) == ("error", "no file has a name of 131072 signs")
+    assert len(str(row.image)) == 200

@@ -51,6 +51,23 @@ def test_what_is_not_changed_stays_byte_for_byte(listing: Path, tmp_path: Path) 
         ]
 
 
+@pytest.mark.parametrize("cell", ["two\nlines", "a\rb", "a\r\nb"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r", ""])
+def test_a_line_break_in_a_changed_row_stays_in_its_cell(cell: str, ending: str, tmp_path: Path) -> None:
+    path, out = tmp_path / "listing.csv", tmp_path / "fixed.csv"
+    text = f'image,colour,about\n1.jpg,red,"{cell}"{ending}'
+    path.write_bytes(text.encode())
+    fixes.apply(path, [Change(2, "colour", "red", "blue", "accepted")], out)
+    assert out.read_bytes() == text.replace("red", "blue").encode()
+
+
+def test_what_names_a_photo_never_changes(listing: Path, tmp_path: Path) -> None:
+    path = decisions(tmp_path / "d.json", listing, one())
+    assert len(fixes.decided(path, listing)) == 1
+    with pytest.raises(UserError, match="is no value that an audit predicts"):
+        fixes.decided(path, listing, ["colour"])
+
+
 def test_no_change_gives_the_listing_itself(listing: Path, tmp_path: Path) -> None:
     fixes.apply(listing, [], tmp_path / "fixed.csv")
     assert (tmp_path / "fixed.csv").read_bytes() == listing.read_bytes()

@@ -309,3 +309,19 @@ def test_a_row_that_ctrl_c_left_for_a_full_disk_is_refused_under_the_table_s_own
 
     with largest_file(300), pytest.raises(UserError, match=r"^cannot write \S+/out\.csv: File too large\n"):
         interrupted()
+
+
+def test_a_run_whose_unfinished_file_was_given_up_before_it_had_its_lock_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = output.is_free
+
+    def too_late(handle: int) -> bool:
+        (made,) = tmp_path.glob(".out.csv.*.part")
+        made.unlink()
+        return lock(handle)
+
+    monkeypatch.setattr(output, "is_free", too_late)
+    with pytest.raises(UserError, match=r"^another run is writing"), output.opened(tmp_path / "out.csv", SHEET, []):
+        pass
+    assert list(tmp_path.iterdir()) == []

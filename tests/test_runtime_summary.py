@@ -17,11 +17,14 @@ def cell(attribute: str = "colour", declared: str = "red") -> Cell:
 def summary(labels: int, *, right: bool = True, odd: int = 0, precision: float = 0.9) -> Summary:
     """Of two attributes that are promised for together; so many labels are as odd as what is wrong."""
     stratum = Stratum(names=["colour", "neck"])
-    odd_N = np.append(np.ones(odd), np.linspace(0, 0.5, labels - odd))
-    stratum.add(odd_N, np.full(labels, 0.9), np.full(labels, right))
+    for value in np.append(np.ones(odd), np.linspace(0, 0.5, labels - odd)):
+        stratum.labels.add(value, 0 if value == 1 else -1, 0.95)
+    stratum.confidences.extend([0.95] * labels)
+    stratum.right.extend([right] * labels)
     # Ten of each hundred are odder than any other label.
-    stratum.declared.extend([*np.ones(10), *np.linspace(0, 0.5, 90)])
-    promise = Promise(stratum, precision)
+    for value in [*np.ones(10), *np.linspace(0, 0.5, 90)]:
+        stratum.declared.add(value, 0 if value == 1 else -1, 0.95)
+    promise = Promise(stratum, precision, np.array([0.9]))
     return Summary(
         {("Shirt", name, label): promise for name in ("colour", "neck") for label in ("red", "blue")}, precision, {}
     )
@@ -60,13 +63,15 @@ def test_errors_that_are_left_are_those_expected_without_those_found() -> None:
     ("labels", "right", "odd", "told"),
     [
         (1000, True, 0, []),
-        (298, True, 0, ["298 validation labels, too few to call a value wrong (299 are needed where a tenth is)"]),
-        (1000, False, 0, ["1000 validation labels, too few, or too few answered rightly, to fill an empty cell"]),
-        (1000, True, 20, ["1000 validation labels, too many as odd as the wrong values, some 6, to tell these"]),
+        (98, True, 0, ["too few to call a value wrong (99 are needed where a tenth of a listing is wrong)"]),
+        (1000, False, 0, ["too few, or too few answered rightly, to fill an empty cell"]),
+        (1000, True, 20, ["too often as odd as what is declared"]),
     ],
 )
 def test_what_cannot_be_promised_is_told_once(labels: int, right: bool, odd: int, told: list[str]) -> None:
     found = summary(labels, right=right, odd=odd)
     for attribute in ("colour", "neck"):
         found.add(cell(attribute), Judged("agrees", 0.0))
-    assert list(found.unpromised()) == [f"Shirt, colour, neck: of {lacks}, at 0.9: unsure" for lacks in told]
+    assert list(found.unpromised()) == [
+        f"Shirt, colour, neck: unsure at 0.9: {labels} validation labels are {lacks}" for lacks in told
+    ]

@@ -81,6 +81,8 @@ class Evil:
         {"labels_NL": LABELS_NL - 1},
         {"probabilities": {"colour": PROBABILITIES["colour"]}},
         {"probabilities": {"colour": PROBABILITIES["colour"] * np.nan, "warmth": PROBABILITIES["warmth"]}},
+        {"probabilities": {name: own_NK - 1 for name, own_NK in PROBABILITIES.items()}},
+        {"probabilities": {name: own_NK + 1 for name, own_NK in PROBABILITIES.items()}},
         {"kinds_N": np.zeros(3)},
     ],
 )
@@ -98,7 +100,19 @@ def test_what_is_no_such_file_is_refused_and_nothing_in_it_is_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "evil.npz", labels=np.array([Evil()], object), probabilities=0, features=0, kinds=0)
-    for number, content in enumerate([b"no archive", (tmp_path / "evil.npz").read_bytes(), b""]):
+    arrays: dict[str, Any] = {"labels": LABELS_NL, "features": FEATURES_NF, "kinds": KINDS_N}
+    np.savez(tmp_path / "complex.npz", probabilities=np.zeros((3, 5), complex), **arrays)
+    np.savez(tmp_path / "none.npz", labels=LABELS_NL)
+    np.savez(tmp_path / "whole.npz", probabilities=np.zeros((3, 5)), **arrays)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    # In each of the four places: a way to pack that nobody has, and encrypted.
+    packed = whole.replace(b"PK\x03\x04\x2d\0\0\0\0\0", b"PK\x03\x04\x2d\0\0\0\x63\0")
+    packed = packed.replace(b"\x2d\x03\x2d\0\0\0\0\0", b"\x2d\x03\x2d\0\0\0\x63\0")
+    encrypted = whole.replace(b"\x2d\x03\x2d\0\0\0\0\0", b"\x2d\x03\x2d\0\1\0\0\0")
+    vast = whole.replace(b"'shape': (3, 5), }            ", b"'shape': (30000000000000, 5), }")
+    assert len({packed, encrypted, vast, whole}) == 4
+    made = [(tmp_path / f"{name}.npz").read_bytes() for name in ("evil", "complex", "none")]
+    for number, content in enumerate([b"no archive", b"", *made, packed, encrypted, vast]):
         folder = keeping(bundle_folder, content, tmp_path / str(number))
         with pytest.raises(UserError, match=r"is not what a bundle keeps of validation photos"):
             validation.read(folder, bundle.load(folder))
