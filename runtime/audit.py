@@ -111,7 +111,8 @@ def audit(args: argparse.Namespace) -> int:
     check(args)
     if args.decisions:
         names_photos = [column for name, column in args.columns if folded(name) in (declared.IMAGE, declared.ID)]
-        return fix(args, fixes.decided(args.decisions, args.listing, names_photos))
+        digest = declared.digest_of(args.listing)
+        return fix(args, digest, fixes.decided(args.decisions, args.listing, names_photos))
     folders = list(predict.folders(args))
     pages = [bundle.load(folder) for folder in folders]
     known = [one.name for page in pages for category in page.categories for one in category.attributes]
@@ -133,8 +134,10 @@ def audit(args: argparse.Namespace) -> int:
             drifts = answer(args, fleet, questions, photos, kept, batch, answers)
             try:
                 return told(args, listing, *judge(args, fleet, questions, kept, drifts, answers))
+            except fixes.ChangedError:
+                raise
             except UserError as err:
-                raise UserError(f"{err}\nthe photos that were answered are kept: add --resume") from err
+                raise UserError(f"{err}\nno photo is answered again with this --out and: --resume") from err
     except KeyboardInterrupt:
         note("interrupted: the photos that were answered are kept\nadd to the same command: --resume")
         return INTERRUPTED
@@ -151,10 +154,8 @@ def told(args: argparse.Namespace, listing: Listing, found: Sequence[Finding], s
         note(f"{summary.failed} of {count(summary.photos, 'photo')} not answered, such as: {summary.failure}")
     for line in summary.drifted():
         note(line, quiet=not args.quiet)  # else they stand below the table
-    if (args.fix or args.report) and sha256_of(args.listing) != listing.digest:
-        raise UserError(f"{args.listing} was changed since it was read: its lines may be other ones\naudit it again")
     if args.fix:
-        fix(args, fixes.promised(found, args.precision))
+        fix(args, listing.digest, fixes.promised(found, args.precision))
     if args.report:
         write_page(args, listing, found)
     return PARTLY_DONE if summary.failed else DONE
@@ -178,9 +179,9 @@ def write_page(args: argparse.Namespace, listing: Listing, found: Sequence[Findi
     note(f"to decide on them, open {args.report} in a browser", quiet=args.quiet)
 
 
-def fix(args: argparse.Namespace, changes: Sequence[Change]) -> int:
+def fix(args: argparse.Namespace, digest: str, changes: Sequence[Change]) -> int:
     """Write the listing with these changes, beside what they are."""
-    fixes.apply(args.listing, changes, args.fix)
+    fixes.apply(args.listing, changes, args.fix, digest=digest)
     note(f"{count(len(changes), 'change')}: {args.fix}, each in {fixes.traces(args.fix)}", quiet=args.quiet)
     return DONE
 
@@ -209,6 +210,7 @@ def check(args: argparse.Namespace) -> None:
         )
     read = {os.path.realpath(path) for path in (args.listing, args.decisions, *args.aliases) if path}
     written = [args.out, beside(args.out, "answers"), beside(args.out, "summary"), args.report]
+    written = [] if args.decisions else written
     written += [args.fix, fixes.traces(args.fix)] if args.fix else []
     taken: set[str] = set()
     for path in filter(None, written):

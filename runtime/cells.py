@@ -12,7 +12,7 @@ from runtime.errors import UserError
 from runtime.fleet import Check, Row
 from runtime.output import Sheet, Value
 from runtime.spreadsheet import bare, plain
-from runtime.vocabulary import Aliases, Vocabulary
+from runtime.vocabulary import Aliases, Vocabulary, folded
 
 FIXED = ("image", "line", "category", "category_confidence", "routed_from", "status", "error")
 OF_EACH = ("", "_confidence", "_declared_confidence")
@@ -116,7 +116,8 @@ class Questions:
         columns, cells = self.listing.columns, photo.record.cells
         asked = {columns.key, columns.category, *(cell.column for cell in photo.cells)}
         told = (place for place, text in enumerate(cells[: len(self.listing.header)]) if not declared.is_empty(text))
-        return [self.listing.header[place] for place in told if place not in asked]
+        headers = (self.listing.header[place] for place in told if place not in asked)
+        return [header for header in headers if folded(header) not in (declared.IMAGE, declared.ID)]
 
     def sheet(self) -> Sheet:
         """Of the file of answers."""

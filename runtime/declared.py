@@ -85,7 +85,7 @@ class Listing:
     digest: str = ""
     """The file's SHA-256, as it was read."""
     categories: Mapping[str, str] = field(default_factory=dict)
-    """Folded -> the name of each that there is a bundle of."""
+    """As it is and folded -> the name of each that there is a bundle of."""
 
     def photo(self, record: Record) -> str:
         """The name of the row's photo, as it is looked for."""
@@ -95,7 +95,7 @@ class Listing:
     def category(self, record: Record) -> str:
         """That is declared, by its own name where there is a bundle of it; empty where none is."""
         text = "" if self.columns.category is None else cell(record, self.columns.category)[:LONGEST]
-        return intern(self.categories.get(folded(text), text))
+        return intern(self.categories.get(text) or self.categories.get(folded(text), text))
 
 
 def cell(record: Record, column: int) -> str:
@@ -118,22 +118,33 @@ def read(
         columns: what is called otherwise there: `image`, `id`, `category` or an attribute, and the column's name.
         categories: the names of those that there are bundles of.
     """
+    digest = digest_of(path)
     rows = (record for record in records(path) if record.cells)
     header = next(rows, None)
     if header is None:
         raise UserError(f"{path} is empty\nits first line should name its columns, such as: id,Category,attr_1")
     names = [name.strip() for name in header.cells]
-    known = {folded(name): name for name in categories}
+    known = {folded(name): name for name in categories} | {name: name for name in categories}
     found = _columns(path, names, attributes, columns)
-    listing = Listing(path=path, header=names, columns=found, categories=known, digest=sha256_of(path))
+    listing = Listing(path=path, header=names, columns=found, categories=known, digest=digest)
     for record in rows:
         listing.first.setdefault(listing.photo(record), record.line)
         listing.records.append(record)
+    if digest_of(path) != digest:
+        raise UserError(f"{path} was changed while it was read\ntry again")
     if not listing.records:
         raise UserError(f"{path} has no rows\nbelow its first line add one for each photo")
     if not any(map(listing.category, listing.records)):
         listing.columns = replace(listing.columns, category=None)  # it says nothing
     return listing
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a listing; UserError where it cannot be read."""
+    try:
+        return sha256_of(path)
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror or err}\nname a listing, such as: train.csv") from None
 
 
 def records(path: Path) -> Iterator[Record]:

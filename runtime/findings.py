@@ -88,7 +88,7 @@ def of_cell(photo: Photo, cell: Cell, judged: Judged, questions: Questions) -> F
     )
 
 
-def write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]], *, option: str = "--out") -> None:
     """A CSV table, in one step; UserError where it cannot be written."""
     try:
         refuse_pipe(path)
@@ -102,4 +102,4 @@ def write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
             writer.writerow(columns)
             writer.writerows(rows)
     except OSError as err:
-        raise UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: --out FILE") from err
+        raise UserError(f"cannot write {path}: {err.strerror}\nchoose another file with: {option} FILE") from err

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from runtime import declared
 from runtime.declared import ID, IMAGE
 from runtime.errors import UserError
-from runtime.files import refuse_pipe, replacing, sha256_of
+from runtime.files import refuse_pipe, replacing
 from runtime.findings import Finding, write
 from runtime.spreadsheet import is_formula, plain
 from runtime.vocabulary import folded
@@ -23,6 +23,10 @@ VERSION = 1
 COLUMNS = ("line", "column", "before", "after", "why")
 DECISIONS = ("accept", "reject", "skip")
 AGAIN = "download them from the page of: python -m runtime.audit LISTING PHOTOS --report audit.html"
+
+
+class ChangedError(UserError):
+    """The listing is not any more what the changes are of."""
 
 
 class Change(NamedTuple):
@@ -64,11 +68,7 @@ def decided(path: Path, listing: Path, names_photos: Container[str] = ()) -> lis
         or not isinstance(content.get("decisions"), list)
     ):
         raise UserError(f"{path} is no file of decisions, of version {VERSION}\n{AGAIN}")
-    try:
-        listed = sha256_of(listing)
-    except OSError as err:
-        raise UserError(f"cannot read {listing}: {err.strerror}\nname the listing that was decided on") from None
-    if content.get("listing") != listed:
+    if content.get("listing") != declared.digest_of(listing):
         raise UserError(f"{path} was decided on another listing than {listing}, or before that was changed\n{AGAIN}")
     accepted = [_decision(path, one) == "accept" for one in content["decisions"]]
     changes = [_change(path, one, names_photos) for one in content["decisions"]]
@@ -77,10 +77,11 @@ def decided(path: Path, listing: Path, names_photos: Container[str] = ()) -> lis
     return [change for change, is_accepted in zip(changes, accepted, strict=True) if is_accepted]
 
 
-def apply(listing: Path, changes: Sequence[Change], out: Path) -> None:
+def apply(listing: Path, changes: Sequence[Change], out: Path, *, digest: str) -> None:
     """Write the listing with the changes to `out`, and what changed beside it; what is not changed stays byte for byte.
 
-    Raises UserError, with nothing written, where a cell is not as it was when its change was found.
+    Raises ChangedError, with nothing written, where its SHA-256 is not `digest`, which the changes are of; UserError
+    where a cell is not as it was when its change was found.
     """
     by_line: dict[int, list[Change]] = {}
     for change in changes:
@@ -93,10 +94,18 @@ def apply(listing: Path, changes: Sequence[Change], out: Path) -> None:
             replacing(Path(os.path.realpath(out))) as beside,
             beside.open("w", newline="", encoding="utf-8") as file,
         ):
+            check_unchanged(listing, digest)
             file.writelines(_lines(listing, by_line, told))
+            check_unchanged(listing, digest)
     except OSError as err:
         raise UserError(f"cannot write {out}: {err.strerror}\nchoose another file with: --fix FILE") from err
-    write(traces(out), COLUMNS, ([str(one.line), *map(plain, one[1:])] for one in told))
+    write(traces(out), COLUMNS, ([str(one.line), *map(plain, one[1:])] for one in told), option="--fix")
+
+
+def check_unchanged(listing: Path, digest: str) -> None:
+    """ChangedError where its lines may be other ones than when it was read."""
+    if declared.digest_of(listing) != digest:
+        raise ChangedError(f"{listing} was changed since it was read: its lines may be other ones\naudit it again")
 
 
 def _lines(listing: Path, by_line: dict[int, list[Change]], told: list[Change]) -> Iterator[str]:

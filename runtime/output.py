@@ -143,6 +143,10 @@ class Unfinished:
         self._file = path.open("r+b")
         self.handle = self._file.fileno()
 
+    def disown(self) -> None:
+        """Leave what is there to another run, whose it is."""
+        self._mine = False
+
     def is_in_place(self) -> bool:
         """Whether the file that is written is still the one of its name."""
         try:
@@ -328,6 +332,7 @@ def opened(out: Path, sheet: Sheet, made_of: Sequence[object], *, resume: bool =
     try:
         # Another run that found it free before this one had its lock may have given it up.
         if not is_free(unfinished.handle) or not unfinished.is_in_place():
+            unfinished.disown()
             raise _taken(out)
         if not resume:
             unfinished.begin()

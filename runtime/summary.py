@@ -31,6 +31,8 @@ COLUMNS = (
 )
 LOOK_S = 4.0
 """That a look takes: a photo, two words, a key."""
+# Of columns that are not judged; and of their headers.
+NAMED, LONGEST = 10, 40
 COMMON_ERRORS = 0.1
 """The share of wrong values in a listing that a promise should do for."""
 
@@ -121,7 +123,11 @@ class Summary:
     def not_judged(self) -> Iterator[str]:
         """A line that names what the listing has beside attributes of the photos' categories."""
         if self.unasked:
-            columns = (f"{plain(header)} ({count(number, 'value')})" for header, number in self.unasked.items())
+            named = list(self.unasked.items())[:NAMED]
+            columns = [
+                f"{plain(header)[:LONGEST] or 'no header'} ({count(number, 'value')})" for header, number in named
+            ]
+            columns += [f"and {len(self.unasked) - NAMED} more"] if len(self.unasked) > NAMED else []
             yield f"not judged, being no attribute of the photo's category: {', '.join(columns)}"
 
     def drifted(self) -> Iterator[str]:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import lzma
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -26,6 +28,8 @@ _NO_ARRAYS = (
     ValueError,
     LookupError,
     EOFError,
+    SyntaxError,
+    tokenize.TokenError,
     TypeError,
     RuntimeError,
     MemoryError,
@@ -69,11 +73,14 @@ def read(folder: Path, bundle: Bundle) -> Validation | None:
     path = checked_file(folder, bundle.validation.file, bundle.validation.sha256)
     attributes = [attribute for category in bundle.categories for attribute in category.attributes]
     try:
-        with np.load(path, allow_pickle=False) as kept, np.errstate(all="ignore"):
-            labels_NL, joined = _real(kept["labels"]).astype(np.int16), _real(kept["probabilities"]).astype(np.float32)
-            features_NF, kinds_N = _real(kept["features"]).astype(np.float16), _real(kept["kinds"]).astype(np.int16)
+        # What numpy has to say of strange files is no news to who serves a bundle.
+        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as kept:
+            warnings.simplefilter("ignore")
+            labels_NL, kinds_N = _of(kept["labels"], np.int16), _of(kept["kinds"], np.int16)
+            joined, features_NF = _of(kept["probabilities"], np.float32), _of(kept["features"], np.float16)
     except _NO_ARRAYS as err:
-        raise UserError(f"{path} is not what a bundle keeps of validation photos: {err}\n{rebuild(folder)}") from None
+        why = str(err).partition("\n")[0]
+        raise UserError(f"{path} is not what a bundle keeps of validation photos: {why}\n{rebuild(folder)}") from None
     ends = np.cumsum([len(attribute.classes) for attribute in attributes])
     if (
         joined.ndim != 2
@@ -83,6 +90,7 @@ def read(folder: Path, bundle: Bundle) -> Validation | None:
         or features_NF.ndim != 2
         or not np.isfinite(features_NF).all()
         or kinds_N.shape != features_NF.shape[:1]
+        or not ((kinds_N >= 0) & (kinds_N < len(bundle.categories))).all()
         or any(not -1 <= column.min(initial=-1) <= column.max(initial=-1) < len(one.classes)
                for column, one in zip(labels_NL.T, attributes, strict=True))
     ):  # fmt: skip
@@ -95,9 +103,9 @@ def read(folder: Path, bundle: Bundle) -> Validation | None:
     return Validation(answers=answers, features_NF=features_NF, kinds_N=kinds_N)
 
 
-def _real(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind not in "iuf":
-        raise ValueError(f"{values.dtype} are no numbers of a kind that is kept")
+def _of(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+    if values.dtype != dtype:
+        raise ValueError(f"{dtype.__name__} is kept, and this is {values.dtype}")
     return values
 
 

@@ -242,8 +242,26 @@ def test_a_listing_that_changes_while_its_photos_are_answered_is_not_fixed(
     options = ("--out", tmp_path / "audit.csv", "--fix", tmp_path / "fixed.csv")
     assert run(listing, shown, "--bundles", shirts, *options) == 2
     told = capsys.readouterr().err
-    assert "was changed since it was read" in told and told.endswith("are kept: add --resume\n")
+    assert "was changed since it was read" in told and told.endswith("audit it again\n")
     assert not (tmp_path / "fixed.csv").exists() and (tmp_path / "audit.csv").exists()
+
+
+def test_an_error_at_the_end_says_how_to_keep_the_answers(
+    shirts: Path, shown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = write(tmp_path / "listing.csv", listed(**WRONG))
+    options = (listing, shown, "--bundles", shirts, "--out", tmp_path / "audit.csv")
+
+    def full(*args: object, **options: object) -> None:
+        raise UserError("cannot write audit.html: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(review, "write", full)
+        assert run(*options, "--report", tmp_path / "audit.html") == 2
+    told = capsys.readouterr().err
+    assert told.endswith("No space left on device\nno photo is answered again with this --out and: --resume\n")
+    assert run(*options, "--report", tmp_path / "other.html", "--resume") == 0
+    assert "(0.0 images/s)" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_at_the_page_has_its_answers(

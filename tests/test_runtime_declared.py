@@ -180,3 +180,10 @@ def test_a_name_that_no_file_can_have_is_told_and_cut_short(tmp_path: Path) -> N
     (row,) = declared.rows(declared.read(path, ["colour"], ()), {})
     assert (row.status, row.error) == ("error", "no file has a name of 131072 signs")
     assert len(str(row.image)) == 200
+
+
+def test_a_category_that_is_spelt_as_one_is_that_one(tmp_path: Path) -> None:
+    path = tmp_path / "listing.csv"
+    path.write_text("image,category,colour\n1.jpg,Shoe,red\n2.jpg,Shoes,red\n3.jpg,SHOES,red\n")
+    listing = declared.read(path, ["colour"], (), ["Shoes", "Shoe"])
+    assert [listing.category(record) for record in listing.records][:2] == ["Shoe", "Shoes"]

@@ -37,7 +37,7 @@ def one(decision: str = "accept", **other: Any) -> dict[str, Any]:
 def test_what_is_not_changed_stays_byte_for_byte(listing: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "fixed.csv"
     changes = [Change(4, "colour", "blue", "green; pale", "accepted"), Change(5, "neck", "", "round", "accepted")]
-    fixes.apply(listing, changes, out)
+    fixes.apply(listing, changes, out, digest=sha256_of(listing))
     expected = CONTENT.replace('2.jpg; blue ;"a ""b"""', '2.jpg;"green; pale";"a ""b"""').replace(
         "3.jpg", "3.jpg;;round"
     )
@@ -57,7 +57,7 @@ def test_a_line_break_in_a_changed_row_stays_in_its_cell(cell: str, ending: str,
     path, out = tmp_path / "listing.csv", tmp_path / "fixed.csv"
     text = f'image,colour,about\n1.jpg,red,"{cell}"{ending}'
     path.write_bytes(text.encode())
-    fixes.apply(path, [Change(2, "colour", "red", "blue", "accepted")], out)
+    fixes.apply(path, [Change(2, "colour", "red", "blue", "accepted")], out, digest=sha256_of(path))
     assert out.read_bytes() == text.replace("red", "blue").encode()
 
 
@@ -68,8 +68,14 @@ def test_what_names_a_photo_never_changes(listing: Path, tmp_path: Path) -> None
         fixes.decided(path, listing, ["colour"])
 
 
+def test_a_listing_that_is_not_the_one_that_was_read_is_not_fixed(listing: Path, tmp_path: Path) -> None:
+    with pytest.raises(fixes.ChangedError, match=r"was changed since it was read.*\naudit it again"):
+        fixes.apply(listing, [Change(4, "colour", "blue", "green", "")], tmp_path / "fixed.csv", digest="0")
+    assert [path.name for path in tmp_path.iterdir()] == ["listing.csv"]
+
+
 def test_no_change_gives_the_listing_itself(listing: Path, tmp_path: Path) -> None:
-    fixes.apply(listing, [], tmp_path / "fixed.csv")
+    fixes.apply(listing, [], tmp_path / "fixed.csv", digest=sha256_of(listing))
     assert (tmp_path / "fixed.csv").read_bytes() == listing.read_bytes()
 
 
@@ -84,7 +90,7 @@ def test_no_change_gives_the_listing_itself(listing: Path, tmp_path: Path) -> No
 )
 def test_a_change_of_another_listing_changes_nothing(change: Change, told: str, listing: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=told):
-        fixes.apply(listing, [change], tmp_path / "fixed.csv")
+        fixes.apply(listing, [change], tmp_path / "fixed.csv", digest=sha256_of(listing))
     assert [path.name for path in tmp_path.iterdir()] == ["listing.csv"]
 
 
@@ -137,7 +143,7 @@ def test_a_listing_that_is_no_text_is_told(tmp_path: Path) -> None:
     listing = tmp_path / "listing.csv"
     listing.write_bytes(b"image,colour\n1.jpg,ros\xe9\n")
     with pytest.raises(UserError, match="is not UTF-8 text"):
-        fixes.apply(listing, [Change(2, "colour", "", "red", "")], tmp_path / "fixed.csv")
+        fixes.apply(listing, [Change(2, "colour", "", "red", "")], tmp_path / "fixed.csv", digest=sha256_of(listing))
     assert [path.name for path in tmp_path.iterdir()] == ["listing.csv"]
 
 
@@ -149,7 +155,12 @@ def test_a_cell_that_is_decided_twice_is_told(listing: Path, tmp_path: Path) -> 
 
 def test_what_said_nothing_is_traced_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "listing.csv").write_text("image,colour\n1.jpg,N/A\n")
-    fixes.apply(tmp_path / "listing.csv", [Change(2, "colour", "", "red", "fills")], tmp_path / "fixed.csv")
+    fixes.apply(
+        tmp_path / "listing.csv",
+        [Change(2, "colour", "", "red", "fills")],
+        tmp_path / "fixed.csv",
+        digest=sha256_of(tmp_path / "listing.csv"),
+    )
     assert (tmp_path / "fixed.changes.csv").read_text().split() == [
         '"line","column","before","after","why"',
         '"2","colour","N/A","red","fills"',

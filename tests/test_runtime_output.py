@@ -325,3 +325,11 @@ def test_a_run_whose_unfinished_file_was_given_up_before_it_had_its_lock_is_told
     with pytest.raises(UserError, match=r"^another run is writing"), output.opened(tmp_path / "out.csv", SHEET, []):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_refused_leaves_the_others_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both saw that there was none, and only one of them has its lock.
+    monkeypatch.setattr(output, "is_free", lambda handle: False)
+    with pytest.raises(UserError, match=r"^another run is writing"), output.opened(tmp_path / "out.csv", SHEET, []):
+        pass
+    assert len(list(tmp_path.glob(".out.csv.*.part"))) == 1
