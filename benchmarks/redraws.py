@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks import mistakes
 from benchmarks.mistakes import Task
+from runtime.summary import COLUMNS, Summary
 from runtime.terminal import progress
 from runtime.validation import Answers, Validation
 from runtime.verdicts import Verdicts
@@ -76,12 +77,16 @@ def count(
     for precision in precisions:
         verdicts.promise(precision)
         flagged: dict[str, list[bool]] = {}
+        summary = Summary(verdicts.promises, precision, {})
         for cell, wrong in declared:
+            judged = verdicts.judge(cell)
+            summary.add(cell, judged)
             of_attribute = flagged.setdefault(cell.attribute, [])
             into[cell.attribute, precision].wrong += wrong
-            if verdicts.judge(cell).verdict == "contradicts":
+            if judged.verdict == "contradicts":
                 of_attribute.append(wrong)
-        bounds = said(verdicts)
+        rows = [dict(zip(COLUMNS, row, strict=True)) for row in summary.rows()]
+        bounds = {row["attribute"]: int(row["false_at_most"]) for row in rows}
         for name, right in flagged.items():
             kept, false = into[name, precision], right.count(False)
             kept.findings += len(right)
@@ -89,15 +94,6 @@ def count(
             kept.with_findings += bool(right)
             kept.within += bool(right) and false <= bounds[name]
             kept.shares_false += false / max(len(right), 1)
-
-
-def said(verdicts: Verdicts) -> dict[str, int]:
-    """By attribute, how many findings are false at most, by what its strata say."""
-    promises = {(name, id(one)): one for (_, name, _), one in verdicts.promises.items()}
-    bounds: dict[str, int] = defaultdict(int)
-    for (name, _), one in promises.items():
-        bounds[name] += one.cut.false if one.cut else 0
-    return bounds
 
 
 def as_validation(task: Task, category: str) -> Validation:

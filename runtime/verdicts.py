@@ -92,14 +92,14 @@ class Promise:
     """What may be said within one stratum at the precision asked for, once the whole listing is known.
 
     Args:
-        sure_from_K: by place, the least confidence that is enough; infinite where none is.
+        sure_from: the least confidence of its own predictions that is enough; None where none is.
+        sure_from_K: the same of every class, by place; infinite where none is.
     """
 
-    def __init__(self, stratum: Stratum, precision: float, sure_from_K: np.ndarray) -> None:
+    def __init__(self, stratum: Stratum, precision: float, sure_from: float | None, sure_from_K: np.ndarray) -> None:
         import numpy as np
 
-        self.stratum = stratum
-        self.sure_from = stratum.sure_from(precision)
+        self.stratum, self.sure_from = stratum, sure_from
         # What is improbable while nothing else is sure is a strange photo more often than a wrong value.
         labels, declared = stratum.labels, stratum.declared
         self.cut = promise.cut(labels.contrary(sure_from_K), declared.contrary(sure_from_K), precision)
@@ -202,7 +202,7 @@ class Verdicts:
         sure = {identity: stratum.sure_from(precision) for identity, stratum in each.items()}
         enough = [sure[id(self.strata[key])] for key in self._places]
         sure_from_K = np.array([math.inf if one is None else one for one in enough])
-        made = {identity: Promise(stratum, precision, sure_from_K) for identity, stratum in each.items()}
+        made = {key: Promise(stratum, precision, sure[key], sure_from_K) for key, stratum in each.items()}
         self.promises = {key: made[id(stratum)] for key, stratum in self.strata.items()}
 
     def judge(self, cell: Cell) -> Judged:

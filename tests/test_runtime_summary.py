@@ -24,7 +24,7 @@ def summary(labels: int, *, right: bool = True, odd: int = 0, precision: float =
     # Ten of each hundred are odder than any other label.
     for value in [*np.ones(10), *np.linspace(0, 0.5, 90)]:
         stratum.declared.add(value, 0 if value == 1 else -1, 0.95)
-    promise = Promise(stratum, precision, np.array([0.9]))
+    promise = Promise(stratum, precision, stratum.sure_from(precision), np.array([0.9]))
     return Summary(
         {("Shirt", name, label): promise for name in ("colour", "neck") for label in ("red", "blue")}, precision, {}
     )

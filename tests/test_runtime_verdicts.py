@@ -116,7 +116,7 @@ def test_the_chance_of_being_wrong_grows_with_how_odd_a_value_is() -> None:
         stratum.labels.add(odd, -1, 1.0)
     for odd in [*rng.random(900) ** 3, *(1 - rng.random(100) / 1000)]:
         stratum.declared.add(odd, -1, 1.0)
-    promise = Promise(stratum, 0.9, np.zeros(0))
+    promise = Promise(stratum, 0.9, stratum.sure_from(0.9), np.zeros(0))
     chances = [promise.chance(odd) for odd in np.linspace(0, 1, 50)]
     assert chances == sorted(chances)
     assert chances[0] < 0.2 and promise.chance(0.999) > 0.9
@@ -128,6 +128,6 @@ def test_without_labels_what_is_odd_is_what_the_network_finds_improbable() -> No
     stratum = Stratum(names=["colour"])
     for odd in (0.25, 0.75):
         stratum.declared.add(odd, -1, 1.0)
-    promise = Promise(stratum, 0.9, np.zeros(0))
+    promise = Promise(stratum, 0.9, stratum.sure_from(0.9), np.zeros(0))
     assert (promise.cut, promise.sure_from) == (None, None)
     assert [promise.chance(odd) for odd in (0.25, 0.75)] == [0.25, 0.75]
