@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks import mistakes
 from benchmarks.mistakes import Task
+from runtime import bundle, validation
 from runtime.summary import COLUMNS, Summary
 from runtime.terminal import progress
 from runtime.validation import Answers, Validation
@@ -36,18 +37,20 @@ class Kept:
 
 
 def measured(test: Task, val: Task, precisions: Sequence[float]) -> dict[str, Any]:
-    """By attribute and precision, what contradicts where half of the senders of both tasks stand for validation, and
-    the listing is of the others' photos, a tenth of its values made any other class."""
+    """By attribute and precision, what contradicts where half of the senders of both tasks stand for validation, beside
+    the training photos that the bundle keeps, and the listing is of the others' photos, a tenth of its values made any
+    other class."""
     answers = {key: np.concatenate([val.probabilities[key], own_NK]) for key, own_NK in test.probabilities.items()}
     whole = replace(test, shown=[*val.shown, *test.shown], probabilities=answers)
     senders = sorted({one.sender for one in whole.shown})
     found: dict[tuple[str, float], Kept] = defaultdict(Kept)
+    others = out_of_fold(test)
     with progress("redraws", DRAWS) as advance:
         for draw in range(DRAWS):
             rng = np.random.default_rng(draw)
             half = set(rng.permutation(senders)[: len(senders) // 2].tolist())
             validates_N = np.array([one.sender in half for one in whole.shown])
-            count(part(whole, validates_N), part(whole, ~validates_N), rng, precisions, found)
+            count(part(whole, validates_N), others, part(whole, ~validates_N), rng, precisions, found)
             advance(1)
     return {"draws": DRAWS, "attributes": figures(found)}
 
@@ -61,8 +64,22 @@ def part(task: Task, chosen_N: np.ndarray) -> Task:
     )
 
 
+def out_of_fold(task: Task) -> dict[str, Answers]:
+    """By output, what the bundle keeps of training photos; of tasks whose photos have every label."""
+    page = bundle.load(task.bundles)
+    kept = validation.read(task.bundles, page)
+    if not kept or not page.validation:
+        return {}
+    first = page.validation.photos
+    return {
+        output: Answers(labels_N=one.labels_N[first:], probabilities_NK=one.probabilities_NK[first:])
+        for output, one in kept.answers.items()
+    }
+
+
 def count(
     validates: Task,
+    others: dict[str, Answers],
     listed: Task,
     rng: np.random.Generator,
     precisions: Sequence[float],
@@ -71,7 +88,7 @@ def count(
     """Judge one listing as an audit does, and count what contradicts."""
     verdicts = Verdicts()
     for name, category in listed.categories.items():
-        verdicts.learn(name, category, as_validation(validates, name))
+        verdicts.learn(name, category, as_validation(validates, others, name))
     declared = list(mistakes.cells(listed, mistakes.flipped(listed, rng)))
     verdicts.see(cell for cell, _ in declared)
     for precision in precisions:
@@ -96,15 +113,20 @@ def count(
             kept.shares_false += false / max(len(right), 1)
 
 
-def as_validation(task: Task, category: str) -> Validation:
-    """What a bundle would keep of these photos."""
+def as_validation(task: Task, others: dict[str, Answers], category: str) -> Validation:
+    """What a bundle would keep of these photos, and of those others."""
     answers = {}
     for attribute in task.categories[category].attributes:
         labels = [one.labels.get(attribute.name) for one in task.shown]
         known_N = np.array([bool(label) for label in labels])
         labels_N = np.array([attribute.classes.index(label) for label in labels if label], np.int16)
         own_NK = task.probabilities[category, attribute.name][known_N]
-        answers[attribute.output] = Answers(labels_N=labels_N, probabilities_NK=own_NK)
+        parts = [Answers(labels_N=labels_N, probabilities_NK=own_NK)]
+        parts += [others[attribute.output]] if others else []
+        answers[attribute.output] = Answers(
+            labels_N=np.concatenate([one.labels_N for one in parts]),
+            probabilities_NK=np.concatenate([one.probabilities_NK for one in parts]),
+        )
     return Validation(answers=answers, features_NF=np.zeros((0, 1)), kinds_N=np.zeros(0, int))
 
 

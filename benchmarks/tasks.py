@@ -53,16 +53,8 @@ def prepare(source: Path) -> None:
     seen = [row for row in rows if row["split"] != "test"]
     by_eye = [table for table in data.read(whole) if table.name != "Garment"]
     merged = joint(by_eye)
-    # Folds by sender, stratified over every attribute: a fifth, then a quarter of the rest, and so on.
-    fold_of: dict[str, int] = {}
-    for fold in range(FOLDS):
-        left = [index for index, group in enumerate(merged.groups) if group not in fold_of]
-        chosen = [True] * len(left)
-        if fold < FOLDS - 1:
-            chosen = splits.stratified(
-                merged.labels_NL[left], merged.groups[left], share=1 / (FOLDS - fold), seed=0
-            ).tolist()
-        fold_of |= {merged.groups[index]: fold for index, mine in zip(left, chosen, strict=True) if mine}
+    folds_N = splits.folds(merged.labels_NL, merged.groups, count=FOLDS, seed=0)
+    fold_of = dict(zip(merged.groups, folds_N.tolist(), strict=True))
     for fold in range(FOLDS):
         rest = [index for index, group in enumerate(merged.groups) if fold_of[group] != fold]
         chosen = splits.stratified(merged.labels_NL[rest], merged.groups[rest], share=VAL_SHARE, seed=fold)

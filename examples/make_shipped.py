@@ -26,11 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python examples/make_shipped.py", description=__doc__.splitlines()[0])
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="labels.csv, attributes.csv, images/")
     source = parser.parse_args(argv).source.resolve()
+    from train import out_of_fold
+
     data, checkpoints = BUILD / "clothing", BUILD / "checkpoints"
     if not (ROOT / data / "train.csv").exists():
         run("examples/make_examples.py", "--source", source, "--full", data)
     if not (ROOT / checkpoints).exists():
         run("-m", "train.fit", "--data", data, "--out", checkpoints)
+    if not (ROOT / checkpoints / "garment" / out_of_fold.FILE).exists():
+        # The others have too few photos, training photos included, for an audit to promise much.
+        run("-m", "train.crossfit", "--data", data, "--checkpoints", checkpoints / "garment", "--resume")
     run(
         "-m",
         "export.build",
@@ -75,11 +80,14 @@ def run(*arguments: object) -> None:
 
 
 def halve(source: Path, target: Path) -> None:
-    """A copy of a checkpoint with its weight matrices stored as float16."""
-    from train import checkpoint
+    """A copy of a checkpoint with its weight matrices stored as float16, and with what is beside it."""
+    from train import checkpoint, out_of_fold
 
     model, page = checkpoint.load(ROOT / source)
     checkpoint.save(ROOT / target, model.state_dict(), page, half=True)
+    beside = out_of_fold.read(ROOT / source, page)
+    if beside:
+        out_of_fold.write(ROOT / target, checkpoint.read(ROOT / target), beside.labels_NL, beside.probabilities)
 
 
 if __name__ == "__main__":

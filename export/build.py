@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runtime.bundle import Artifact
     from train.checkpoint import Checkpoint
     from train.network import FacetModel
+    from train.out_of_fold import OutOfFold
     from train.table import Table
 
 EXAMPLE_CHECKPOINTS = Path(__file__).resolve().parent.parent / "examples" / "checkpoints"
@@ -118,7 +119,7 @@ def build(args: argparse.Namespace) -> int:
         for each in orders:
             if each.done:
                 commit.tidy(each.into)
-                if validation.lacks(each.into):
+                if validation.lacks(each.into, each.out_of_fold):
                     keep_validation(each, evidence.table(each.page, each.data), args)
                 table.show(each.page.name, each.standing.values())
                 note(f"unchanged: {each.into}", quiet=args.quiet)
@@ -161,6 +162,8 @@ class Order(NamedTuple):
     """Every artifact asked for, and a digest of what a graph is made from."""
     standing: dict[Job, Artifact]
     """Those that are there and would come out the same."""
+    out_of_fold: OutOfFold | None
+    """What the checkpoint has of it."""
 
     @property
     def done(self) -> bool:
@@ -193,7 +196,7 @@ def serving(args: argparse.Namespace) -> Serving:
 def order(folder: Path, page: Checkpoint, wanted: Serving, args: argparse.Namespace) -> Order:
     """What is asked for of one checkpoint, found without opening the network."""
     from export import artifacts, unchanged
-    from train import checkpoint
+    from train import checkpoint, out_of_fold
 
     if (args.out / page.slug / checkpoint.PAGE).exists():
         raise UserError(f"{args.out / page.slug} is a checkpoint: bundles go elsewhere\nname a folder with: --out DIR")
@@ -203,7 +206,11 @@ def order(folder: Path, page: Checkpoint, wanted: Serving, args: argparse.Namesp
     jobs = artifacts.jobs(args.precision, wanted.plans)
     digests = unchanged.digests(page, folder / checkpoint.WEIGHTS, data, jobs, options, calibration=args.calibration)
     into = args.out / page.slug
-    return Order(page, into, data, digests, unchanged.standing(into, digests, wanted.terms.profile))
+    standing = unchanged.standing(into, digests, wanted.terms.profile)
+    beside = out_of_fold.read(folder, page)
+    if not beside and (folder / out_of_fold.FILE).exists():
+        note(f"{folder / out_of_fold.FILE} is of the weights before these, and is left out\n{out_of_fold.AGAIN}")
+    return Order(page, into, data, digests, standing, beside)
 
 
 def build_one(model: FacetModel, asked: Order, terms: Terms, args: argparse.Namespace) -> list[Artifact]:
@@ -253,7 +260,7 @@ def keep_validation(asked: Order, table: Table, args: argparse.Namespace) -> Non
     from export import validation
 
     with progress(f"{asked.page.name}, validation photos", len(validation.drawn(table)), quiet=args.quiet) as advance:
-        validation.add(asked.into, table, advance=advance)
+        validation.add(asked.into, table, out_of_fold=asked.out_of_fold, advance=advance)
 
 
 def plan_targets(asked: Sequence[str] | None, precisions: Sequence[str], engines: Sequence[str] | None) -> list[str]:

@@ -1,6 +1,7 @@
 """What a bundle keeps of validation photos, so that an audit can promise something: made with its own served network.
 
-Not PyTorch's answers: what int8 changes belongs to what is promised.
+Not PyTorch's answers: what int8 changes belongs to what is promised. Those to training photos out of fold, where the
+checkpoint has them, are PyTorch's: no bundle was made of those networks.
 """
 
 # N photos, L attributes, K classes, F features
@@ -23,6 +24,7 @@ from runtime.headers import PhotoError
 from runtime.predictor import BATCH, Predictor
 
 if TYPE_CHECKING:
+    from train.out_of_fold import OutOfFold
     from train.table import Table
 
 PHOTOS = 2000
@@ -30,17 +32,27 @@ PHOTOS = 2000
 minutes of two cores."""
 FEATURES = 256
 """Photos whose features are kept, for drift: half a megabyte of MobileNetV2's."""
+OUT_OF_FOLD = 8000
+"""Training photos whose answers are kept: a megabyte for thirty classes."""
 
 
-def lacks(folder: Path) -> bool:
-    """Whether the bundle there, which is whole, keeps nothing yet."""
-    return not bundle.load(folder).validation
+def lacks(folder: Path, out_of_fold: OutOfFold | None) -> bool:
+    """Whether the bundle there, which is whole, keeps nothing yet, or not what was answered out of fold since."""
+    kept = bundle.load(folder).validation
+    return not kept or kept.out_of_fold != (out_of_fold.sha256 if out_of_fold else "")
 
 
-def add(folder: Path, table: Table, *, advance: Callable[[float], None] = lambda amount: None) -> None:
+def add(
+    folder: Path,
+    table: Table,
+    *,
+    out_of_fold: OutOfFold | None = None,
+    advance: Callable[[float], None] = lambda amount: None,
+) -> None:
     """Let the bundle in `folder` answer validation photos of `table`, and keep what it says.
 
     Args:
+        out_of_fold: what else to keep.
         advance: told the photos that are done.
     """
     page = bundle.load(folder)
@@ -49,16 +61,32 @@ def add(folder: Path, table: Table, *, advance: Callable[[float], None] = lambda
         kept, outputs = _answers(predictor, [table.paths[row] for row in rows], advance)
         answered_by = str(predictor.choice)
     rows = rows[kept]
+    labels_NL = table.labels_NL[rows]
+    answers = {one.output: outputs[one.output] for category in page.categories for one in category.attributes}
+    if out_of_fold:
+        some = np.random.default_rng(0).permutation(len(out_of_fold.labels_NL))[:OUT_OF_FOLD]
+        labels_NL = np.concatenate([labels_NL, out_of_fold.labels_NL[some]])
+        answers = {
+            output: np.concatenate([own_NK, out_of_fold.probabilities[output][some]])
+            for output, own_NK in answers.items()
+        }
     content = validation.packed(
-        table.labels_NL[rows],
-        {one.output: outputs[one.output] for category in page.categories for one in category.attributes},
+        labels_NL,
+        answers,
         outputs[graph.FEATURES][:FEATURES],
         table.kinds_N[rows][:FEATURES],
     )
     sha256 = hashlib.sha256(content).hexdigest()
     file = f"validation.{sha256[:8]}.npz"
     files.replace_file(folder / file, content)
-    kept_as = ValidationFile(file=file, sha256=sha256, photos=len(rows), answered_by=answered_by)
+    kept_as = ValidationFile(
+        file=file,
+        sha256=sha256,
+        photos=len(rows),
+        answered_by=answered_by,
+        out_of_fold=out_of_fold.sha256 if out_of_fold else "",
+        photos_out_of_fold=len(labels_NL) - len(rows),
+    )
     bundle.save(folder, msgspec.structs.replace(page, validation=kept_as))
 
 

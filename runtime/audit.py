@@ -133,7 +133,10 @@ def audit(args: argparse.Namespace) -> int:
         ) as answers:
             drifts = answer(args, fleet, questions, photos, kept, batch, answers)
             try:
-                return told(args, listing, *judge(args, fleet, questions, kept, drifts, answers))
+                found, summary = judge(args, fleet, questions, kept, drifts, answers)
+                done = told(args, listing, found, summary)
+                more_labels(fleet, summary, quiet=args.quiet)
+                return done
             except fixes.ChangedError:
                 raise
             except UserError as err:
@@ -159,6 +162,18 @@ def told(args: argparse.Namespace, listing: Listing, found: Sequence[Finding], s
     if args.report:
         write_page(args, listing, found)
     return PARTLY_DONE if summary.failed else DONE
+
+
+def more_labels(fleet: Fleet, summary: Summary, *, quiet: bool) -> None:
+    """Say what would let more be promised, where that was not done yet."""
+    kept = {str(predictor.folder): predictor.bundle.validation for predictor in fleet.predictors}
+    without = [folder for folder, validation in kept.items() if validation and not validation.out_of_fold]
+    if without and any(summary.unpromised()):
+        note(
+            f"training photos can count among the labels of {', '.join(without)}\n"
+            "let them: python -m train.crossfit --data DIR, then python -m export.build",
+            quiet=quiet,
+        )
 
 
 def write_page(args: argparse.Namespace, listing: Listing, found: Sequence[Finding]) -> None:

@@ -183,14 +183,19 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """By output name: a row of class probabilities for each photo."""
 
 
-class ValidationFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the bundle's own served network answers to validation photos, for `runtime.validation` to read."""
+class ValidationFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the bundle's own served network answers to validation photos, for `runtime.validation` to read; with what
+    others, trained as it was, answer to training photos that they did not learn from."""
 
     file: str
     sha256: str
     photos: int
     answered_by: str
     """Such as `int8 on onnxruntime`."""
+    out_of_fold: str = ""
+    """SHA-256 of the checkpoint's file of those others' answers; empty where there are none."""
+    photos_out_of_fold: int = 0
+    """Training photos that are kept of it."""
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

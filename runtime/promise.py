@@ -1,18 +1,18 @@
-"""What a precision that was asked for lets an audit say: thresholds from validation photos, with finite-sample bounds.
+"""What a precision that was asked for lets an audit say: thresholds from labelled photos, with finite-sample bounds.
 
-*This declared value is wrong*: how improbable it is, is held against how improbable the right labels of validation
-photos are, where something else is surely predicted, which gives each value a conformal p-value (Vovk, Gammerman,
-Shafer: Algorithmic Learning in a Random World, 2005). The step-up procedure of Benjamini and Hochberg (1995) flags as
-many as may be: the expected share of false ones is 1 - precision at most, however few the labels (Bates, Candès, Lei,
-Romano, Sesia: Testing for outliers with conformal p-values, Annals of Statistics 2023). That is an average over
-listings and over draws of the validation photos; how many findings may be false this time is bounded beside. Where
+*This declared value is wrong*: how improbable it is, is held against how improbable the right labels are of photos
+that the network did not learn from, where something else is surely predicted. The share of right values that are as odd
+is bounded at 95 % confidence (Clopper, Pearson 1934); such bounds are p-values that hold given these photos (Bates,
+Candès, Lei, Romano, Sesia: Testing for outliers with conformal p-values, Annals of Statistics 2023), by which the
+step-up procedure of Benjamini and Hochberg (1995) flags as many as may be while a share of 1 - precision at most is
+expected to be false. How many may be false in the listing at hand, which can be unlucky, is bounded beside. Where
 findings begin hangs on the listing, too: how many of its values are wrong no export can know.
 
-*This empty cell should hold the predicted value*: a threshold on confidence, found on validation photos alone, above
+*This empty cell should hold the predicted value*: a threshold on confidence, found on labelled photos alone, above
 which predictions are right as often as asked, at 95 % confidence by the binomial bound of Clopper and Pearson (1934),
 along a fixed sequence of thresholds (Angelopoulos, Bates, Candès, Jordan, Lei: Learn then Test, 2021).
 
-Both hold for photos that are drawn as the validation photos were.
+Both hold for photos that are drawn as the labelled ones were.
 """
 
 # N validation photos, M of the listing
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONFIDENCE = 0.95
-"""With which predictions that fill are right as often as asked, over draws of the validation photos."""
-FALSE_CONFIDENCE = 0.99
-"""Of the bound on false findings, for a cut set beforehand. This one is chosen, and begins early where the validation
-labels happen to be less odd than others: the bound holds a little less often."""
+"""With which a promise is kept, over draws of the labelled photos; and the count of false findings, over draws of the
+listing too."""
 LEAST_CELLS = 50
 """A listing of fewer is judged as one of so many. A false discovery rate counts a listing without a finding as perfect:
 of the findings of many short listings more would be wrong than of a long one's."""
@@ -52,43 +50,47 @@ def cut(null_N: np.ndarray, scores_M: np.ndarray, precision: float) -> Cut | Non
     """The scores that are findings, of which a share of 1 - precision at most is expected to be wrong; None for none.
 
     Args:
-        null_N: scores of validation photos where nothing is wrong, the higher the odder, 0 of what can be no finding.
+        null_N: scores of labelled photos where nothing is wrong, the higher the odder, 0 of what can be no finding.
         scores_M: of the listing, all that are judged together.
     """
     import numpy as np
 
     odd_M, tests = np.sort(scores_M[scores_M > 0])[::-1], max(len(scores_M), LEAST_CELLS)
-    ranks_M = np.arange(1, len(odd_M) + 1)
-    # 0.1 is a little less than a tenth.
-    kept = np.flatnonzero(p_values(null_N, odd_M) * tests <= (1 - precision) * ranks_M + 1e-9)
-    if not len(kept):
-        return None
-    at = float(odd_M[kept[-1]])
-    findings, as_high = int((odd_M >= at).sum()), int((null_N >= at).sum())
-    return Cut(at, findings, min(findings, false_at_most(as_high, len(null_N), len(scores_M))))
+    as_high_M = _as_high(null_N, odd_M)
+    found = None
+    # Of the scores that as many labels lie above, the least has the most findings.
+    for as_high in map(int, np.unique(as_high_M)):
+        may_be = (1 - precision) / tests + 1e-12  # 0.1 is a little less than a tenth
+        if as_high > may_be * len(odd_M) * len(null_N):
+            break
+        findings = int(np.searchsorted(as_high_M, as_high, side="right"))
+        if share_at_most(as_high, len(null_N)) <= may_be * findings:
+            false = false_at_most(as_high, len(null_N), len(scores_M))
+            found = Cut(float(odd_M[findings - 1]), findings, min(findings, false))
+    return found
 
 
 def p_values(null_N: np.ndarray, scores_M: np.ndarray) -> np.ndarray:
-    """How seldom one as high is among those of nothing wrong: float64 [M], above 0, 1 at most."""
-    import numpy as np
-
-    as_high_M = len(null_N) - np.searchsorted(np.sort(null_N), scores_M, side="left")
-    rare_M: np.ndarray = (1 + as_high_M) / (len(null_N) + 1)
+    """How seldom one as high is among those of nothing wrong: float64 [M], above 0, 1 at most; conformal p-values
+    (Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2005)."""
+    rare_M: np.ndarray = (1 + _as_high(null_N, scores_M)) / (len(null_N) + 1)
     return rare_M
 
 
 def false_at_most(as_high: int, of: int, tests: int) -> int:
-    """Of `tests` right values as many score where `as_high` of `of` validation labels do: a quantile of the
-    beta-binomial distribution, which their number has at a threshold set beforehand."""
+    """Of `tests` right values as many score where `as_high` of `of` labels do: a quantile of the beta-binomial
+    distribution, which their number has just above the score of the next label (Marques: Universal distribution of the
+    empirical coverage in split conformal prediction, Statistics & Probability Letters 2025)."""
+    import numpy as np
+
     if as_high >= of:
         return tests
-    below = 0.0
-    for number in range(tests):
-        log_beta = _log_beta(number + as_high + 1, tests - number + of - as_high) - _log_beta(as_high + 1, of - as_high)
-        below += math.exp(_log_choose(tests, number) + log_beta)
-        if below >= FALSE_CONFIDENCE:
-            return number
-    return tests
+    a, b = as_high + 1, of - as_high
+    none = _log_beta(a, tests + b) - _log_beta(a, b)
+    numbers = np.arange(tests)
+    ratios = np.log((tests - numbers) / (numbers + 1) * (a + numbers) / (tests - numbers - 1 + b))
+    chances = np.exp(none + np.append(0.0, np.cumsum(ratios)))
+    return int(np.searchsorted(np.cumsum(chances), CONFIDENCE))
 
 
 def confident_from(confidences_N: np.ndarray, right_N: np.ndarray, precision: float) -> float | None:
@@ -118,7 +120,7 @@ def confident_from(confidences_N: np.ndarray, right_N: np.ndarray, precision: fl
 
 def fewest_findings(labels: int, values: int, precision: float) -> int:
     """Of so many declared values, the fewest that can be called wrong, by labels none of which is as odd."""
-    return math.ceil(max(values, LEAST_CELLS) / (labels + 1) / (1 - precision) - 1e-9)
+    return max(1, math.ceil(share_at_most(0, labels) * max(values, LEAST_CELLS) / (1 - precision) - 1e-9))
 
 
 def labels_needed(share: float) -> int:
@@ -150,8 +152,12 @@ def share_right(p_M: np.ndarray) -> float:
     return min(1.0, (1 + int((p_M > 0.5).sum())) / (0.5 * len(p_M)))
 
 
-def _log_choose(of: int, taken: int) -> float:
-    return math.lgamma(of + 1) - math.lgamma(taken + 1) - math.lgamma(of - taken + 1)
+def _as_high(null_N: np.ndarray, scores_M: np.ndarray) -> np.ndarray:
+    """For each score how many of the others are no lower: int64 [M]."""
+    import numpy as np
+
+    as_high_M: np.ndarray = len(null_N) - np.searchsorted(np.sort(null_N), scores_M, side="left")
+    return as_high_M
 
 
 def _log_beta(a: float, b: float) -> float:

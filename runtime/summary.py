@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from runtime.cells import Cell
 from runtime.drift import Drift
-from runtime.promise import fewest_findings
+from runtime.promise import fewest_findings, labels_needed
 from runtime.spreadsheet import plain
 from runtime.terminal import count, print_table
 from runtime.verdicts import Judged, Promise, Verdict
@@ -107,7 +106,7 @@ class Summary:
         return min(max(0.0, wrong - sums.wrong), open_)
 
     def unpromised(self) -> Iterator[str]:
-        """Lines that say where the validation photos are too few, or too often answered wrongly."""
+        """Lines that say where the labelled photos are too few, or too often answered wrongly."""
         told = set()
         for key in sorted(self.sums):
             for identity, promise in self._promises[key].items():
@@ -118,7 +117,7 @@ class Summary:
                     continue  # of classes that nobody declared here
                 if lacking := self._lacking(promise):
                     names, labels = ", ".join(promise.stratum.names), len(promise.stratum.labels)
-                    yield f"{key[0]}, {names}: unsure at {self._precision:g}: {labels} validation labels are {lacking}"
+                    yield f"{key[0]}, {names}: unsure at {self._precision:g}: {labels} labels are {lacking}"
 
     def not_judged(self) -> Iterator[str]:
         """A line that names what the listing has beside attributes of the photos' categories."""
@@ -141,7 +140,7 @@ class Summary:
                 )
 
     def _lacking(self, promise: Promise) -> str:
-        needed = math.ceil(1 / (COMMON_ERRORS * (1 - self._precision)) - 1e-6) - 1
+        needed = labels_needed(COMMON_ERRORS * (1 - self._precision))
         lacks = []
         if len(promise.stratum.labels) < needed:
             lacks.append(f"too few to call a value wrong ({needed} are needed where a tenth of a listing is wrong)")

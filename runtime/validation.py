@@ -54,12 +54,13 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """A uniform sample of the validation photos, none of which trained the network."""
+    """A uniform sample of the validation photos, none of which trained the network; and of training photos, answered
+    by networks that did not learn from them."""
 
     answers: Mapping[str, Answers]
     """By output; of the photos that have a label of it."""
     features_NF: np.ndarray
-    """float16, pooled, of the first of the photos."""
+    """float16, pooled, of the first of the validation photos."""
     kinds_N: np.ndarray
     """int16: the index of the category of each of those."""
 

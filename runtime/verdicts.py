@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 Verdict = Literal["agrees", "contradicts", "fills", "unsure", "unknown value", "error"]
-LEAST_LABELS = 200
+LEAST_LABELS = 600
 """Of a class, else of the rest of its attribute, to be promised for by itself; what has fewer is promised for together
 with the like of its category. Where a twentieth of a listing's values contradict, 90 % of them are shown to be wrong by
-200 labels none of which is as odd."""
+600 labels none of which is as odd."""
 
 
 @dataclass(kw_only=True)

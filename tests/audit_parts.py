@@ -20,7 +20,7 @@ from runtime.predictor import Predictor
 from tests.conftest import RGB
 
 # Enough for every promise of these tests: none of them is a wrong answer.
-LABELS = 800
+LABELS = 2000
 
 
 def with_validation(folder: Path, into: Path, truth: Mapping[str, Mapping[str, str]], labels: int = LABELS) -> Path:

@@ -105,15 +105,15 @@ def test_wrong_values_are_ranked_on_the_same_probabilities(task: Task) -> None:
 
 def test_a_promise_is_tried_on_photos_dealt_anew(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redraws, "DRAWS", 3)
-    shown = [Shown(id=one.id, category="Shirt", labels=one.labels, sender=one.id) for one in task.shown] * 4
-    answers = {key: np.tile(own_NK, (4, 1)) for key, own_NK in task.probabilities.items()}
+    shown = [Shown(id=one.id, category="Shirt", labels=one.labels, sender=one.id) for one in task.shown] * 12
+    answers = {key: np.tile(own_NK, (12, 1)) for key, own_NK in task.probabilities.items()}
     many = replace(task, shown=shown, probabilities=answers)
     found = redraws.measured(many, many, [0.9])
     colour = found["attributes"]["colour"]["0.9"]
-    # The network knows every colour, and half of 1600 labels is enough to say so.
+    # The network knows every colour, and half of 4800 labels is enough to say so.
     assert (colour["within"], colour["with_findings"], colour["precision"]) == (3, 3, 1.0)
     assert colour["mean_share_false"] == 0.0
     # Half of the mistakes are green, of which there is no label.
     assert colour["recall"] == pytest.approx(0.5, abs=0.15)
-    # Emptied cells are not among the 800 values, of which a tenth is wrong: 32 a draw, give or take three times 6.
-    assert colour["contradicts"] == pytest.approx(96, abs=32)
+    # Emptied cells are not among the 2400 values, of which a tenth is wrong: 96 a draw, give or take three times 10.
+    assert colour["contradicts"] == pytest.approx(288, abs=54)

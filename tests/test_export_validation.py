@@ -54,7 +54,7 @@ def test_a_bundle_that_lacks_it_gets_it_when_it_is_built_again_and_nothing_else_
     built = Path(shutil.copytree(export_parts.built(export_folder), tmp_path / "bundles" / "cap"))
     page = bundle.load(built)
     bundle.save(built, msgspec.structs.replace(page, validation=msgspec.UNSET))
-    assert not list(built.glob("validation.*")) and validation.lacks(built)
+    assert not list(built.glob("validation.*")) and validation.lacks(built, None)
     precisions = ("--precision", "fp32", "fp16", "int8")
     assert export_parts.run(export_parts.checkpoints(export_folder), built.parent, *precisions) == 0
     assert bundle.load(built) == page

@@ -27,6 +27,7 @@ COMMANDS = [
 # a GPU: tests/test_export_engine.py runs the like of it without.
 PARSED = (
     "python -m train.fit",
+    "python -m train.crossfit",
     "python -m runtime.tune",
     "python -m export.build --precision fp32 fp16 int8",
     "python -m export.engine bundles/t-shirt",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
-from runtime import audit, findings, output, review
+from runtime import audit, bundle, findings, output, review
 from runtime.errors import UserError
 from runtime.files import sha256_of
 from runtime.fleet import Row
@@ -95,7 +97,7 @@ def test_a_bundle_that_keeps_no_validation_photos_promises_nothing_and_says_so(
     assert verdicts == {"unsure": 12, "unknown value": 1}
     told = capsys.readouterr()
     assert "keeps nothing of its validation photos" in told.err and "python -m export.build" in told.err
-    assert "0 validation labels are too few to call a value wrong" in told.out
+    assert "0 labels are too few to call a value wrong" in told.out
 
 
 def test_a_precision_that_the_validation_photos_do_not_carry_is_not_promised(
@@ -104,9 +106,20 @@ def test_a_precision_that_the_validation_photos_do_not_carry_is_not_promised(
     listing = write(tmp_path / "listing.csv", listed(**WRONG))
     assert run(listing, shown, "--bundles", shirts, "--out", tmp_path / "audit.csv", "--precision", "0.999") == 0
     assert Counter(row["verdict"] for row in table(tmp_path / "audit.csv"))["unsure"] == 12
-    assert (
-        "too few to call a value wrong (9999 are needed where a tenth of a listing is wrong)" in capsys.readouterr().out
-    )
+    told = capsys.readouterr()
+    assert "too few to call a value wrong (29956 are needed where a tenth of a listing is wrong)" in told.out
+    (folder,) = shirts.iterdir()
+    assert f"training photos can count among the labels of {folder}\n" in told.err
+    assert "let them: python -m train.crossfit --data DIR" in told.err
+
+    copy = Path(shutil.copytree(folder, tmp_path / "bundle"))
+    page = bundle.load(copy)
+    assert page.validation
+    with_training = msgspec.structs.replace(page.validation, out_of_fold="0" * 64, photos_out_of_fold=400)
+    bundle.save(copy, msgspec.structs.replace(page, validation=with_training))
+    assert run(listing, shown, "--bundles", copy, "--out", tmp_path / "audit.csv", "--precision", "0.999") == 0
+    told = capsys.readouterr()
+    assert "too few to call a value wrong" in told.out and "training photos" not in told.err
 
 
 def test_what_the_promise_covers_is_fixed_and_told(shirts: Path, shown: Path, tmp_path: Path) -> None:

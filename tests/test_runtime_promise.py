@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,7 +24,7 @@ def test_a_share_of_which_all_were_seen_has_no_bound() -> None:
 
 @pytest.mark.parametrize(("as_high", "of", "tests"), [(0, 700, 600), (6, 700, 600), (0, 50, 1000), (30, 60, 10)])
 def test_as_many_are_false_as_the_beta_binomial_distribution_has_it(as_high: int, of: int, tests: int) -> None:
-    expected = stats.betabinom.ppf(0.99, tests, as_high + 1, of - as_high)
+    expected = stats.betabinom.ppf(0.95, tests, as_high + 1, of - as_high)
     assert promise.false_at_most(as_high, of, tests) == expected
 
 
@@ -58,24 +60,24 @@ def listing(
 
 
 @pytest.mark.parametrize("precision", [0.9, 0.95])
-@pytest.mark.parametrize("labels", [300, 2000])
+@pytest.mark.parametrize("labels", [600, 3000])
 def test_of_what_contradicts_as_many_are_wrong_as_is_promised(precision: float, labels: int) -> None:
     rng = np.random.default_rng(0)
-    false, within, found = [], [], []
+    kept, within, found = [], [], []
     for _ in range(400):
         null_N, scores_M, wrong_M = listing(rng, labels=labels, values=500, wrong=0.1)
         cut = promise.cut(null_N, scores_M, precision)
         flagged_M = scores_M >= cut.at if cut else np.zeros(500, bool)
-        false.append((flagged_M & ~wrong_M).sum() / max(flagged_M.sum(), 1))
+        # Among right values a score is so high by chance; what that makes of listings like this is known.
+        expected = stats.norm.sf(cut.at - 10) * (~wrong_M).sum() if cut else 0
+        kept.append(expected <= (1 - precision) * flagged_M.sum())
+        within.append((flagged_M & ~wrong_M).sum() <= (cut.false if cut else 0))
         found.append((flagged_M & wrong_M).sum() / wrong_M.sum())
-        if cut:
-            assert cut.findings == flagged_M.sum()
-            within.append((flagged_M & ~wrong_M).sum() <= cut.false)
-    # The mean of 400 shares that lie some .1 apart is uncertain by .005: twice that.
-    assert np.mean(false) <= 1 - precision + 0.01
-    # 95 % keep to it; of 400 draws 370 in all but one case of a hundred.
-    assert np.mean(within) >= 0.925
-    assert np.mean(found) > 0.5
+        assert cut is None or cut.findings == flagged_M.sum()
+    # 95 % keep to it, of 400 draws 370 or more in all but one case of a hundred.
+    assert sum(kept) >= 370 and sum(within) >= 370
+    # 600 labels show no less than that 0.5 % of 500 values, 2.5, may be false: of 50 wrong ones that is a twentieth.
+    assert np.mean(found) > (0.4 if (labels, precision) == (600, 0.95) else 0.9)
 
 
 def test_a_listing_without_mistakes_has_next_to_no_findings() -> None:
@@ -85,8 +87,8 @@ def test_a_listing_without_mistakes_has_next_to_no_findings() -> None:
         null_N, scores_M, _ = listing(rng, labels=1000, values=500, wrong=0.0)
         cut = promise.cut(null_N, scores_M, 0.9)
         found += cut is not None
-    # Each has any at 10 %; of 200 draws 30 or more in one case of a hundred.
-    assert found < 30
+    # Each has any at 5 %; of 200 draws 18 or more in one case of a hundred.
+    assert found < 18
 
 
 def test_of_the_findings_of_many_short_listings_no_more_are_false_than_of_a_long_one() -> None:
@@ -107,7 +109,7 @@ def test_what_can_be_no_finding_is_none_however_much_may_be_wrong() -> None:
     assert found is not None and found[:2] == (1.0, 10)
 
 
-@pytest.mark.parametrize(("labels", "values"), [(719, 14), (719, 578), (3000, 5000)])
+@pytest.mark.parametrize(("labels", "values"), [(719, 14), (719, 578), (3000, 20), (3000, 5000)])
 def test_the_fewest_findings_are_those_that_the_bound_needs(labels: int, values: int) -> None:
     fewest = promise.fewest_findings(labels, values, 0.9)
     for number, found in ((fewest - 1, False), (fewest, True)):
@@ -120,11 +122,21 @@ def test_of_nothing_nothing_contradicts(labels: int, values: int) -> None:
     assert promise.cut(np.zeros(labels), np.ones(values), 0.95) is None
 
 
-def test_where_all_of_a_listing_is_odder_than_any_label_that_takes_19_labels_to_say() -> None:
-    odder_M = np.ones(500)
-    assert promise.cut(np.zeros(18), odder_M, 0.95) is None
-    found = promise.cut(np.zeros(19), odder_M, 0.95)
-    assert found is not None and found[:2] == (1.0, 500)
+def test_where_all_of_a_long_listing_is_odder_than_any_label_that_takes_59_labels_to_say() -> None:
+    odder_M = np.ones(100_000)
+    assert promise.cut(np.zeros(57), odder_M, 0.95) is None
+    found = promise.cut(np.zeros(59), odder_M, 0.95)
+    assert found is not None and found == (1.0, 100_000, promise.false_at_most(0, 59, 100_000))
+    assert found.false == pytest.approx(100_000 * promise.share_at_most(0, 59), rel=1e-3)
+
+
+def test_a_long_listing_is_judged_in_no_time() -> None:
+    rng = np.random.default_rng(3)
+    null_N, scores_M, wrong_M = listing(rng, labels=10_000, values=200_000, wrong=0.3)
+    started = time.monotonic()
+    found = promise.cut(null_N, scores_M, 0.8)
+    assert time.monotonic() - started < 20
+    assert found is not None and found.findings > 0.9 * wrong_M.sum()
 
 
 def predictions(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
