@@ -215,7 +215,7 @@ def test_what_is_beside_new_weights_is_left_out_and_said(
     assert again.artifacts == built.artifacts
 
 
-@pytest.mark.parametrize("spoilt", ["text", "cut", "labels", "shape", "classes"])
+@pytest.mark.parametrize("spoilt", ["text", "cut", "labels", "shape", "classes", "nan"])
 def test_a_file_that_is_none_is_named_with_what_to_do(checkpoints: Path, spoilt: str) -> None:
     folder = checkpoints / "cap"
     page = checkpoint.read(folder)
@@ -225,6 +225,8 @@ def test_a_file_that_is_none_is_named_with_what_to_do(checkpoints: Path, spoilt:
         labels_NL = labels_NL + 9
     if spoilt == "shape":
         answers["colour"] = answers["colour"][:, :2]
+    if spoilt == "nan":
+        answers["shade"][1, 0] = np.nan
     if spoilt == "classes":
         colour, shade = CATEGORY.attributes
         fewer = msgspec.structs.replace(CATEGORY, attributes=(colour, msgspec.structs.replace(shade, classes=("a",))))

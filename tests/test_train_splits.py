@@ -13,7 +13,7 @@ import pytest
 
 from runtime.errors import UserError
 from train.config import MISSING
-from train.splits import stratified
+from train.splits import folds, stratified
 
 SHARE = 0.15
 SEEDS = range(5)
@@ -282,6 +282,35 @@ def test_a_table_as_large_as_the_challenge_takes_seconds(size: int) -> None:
     seconds = time.perf_counter() - start
     assert seconds < 10  # about 1 on two cores; the rest is for busy machines
     assert worst(labels_NL, val_N) < 0.005
+
+
+# Folds
+
+
+def test_folds_are_alike_in_size_and_classes() -> None:
+    labels_NL, groups_N = made_up(1000)
+    folds_N = folds(labels_NL, groups_N, count=5, seed=0)
+    for fold in range(5):
+        assert (folds_N == fold).mean() == pytest.approx(0.2, abs=0.01)
+        # Of a class with 20 labels one more or less is a twentieth.
+        assert all(0.15 <= share <= 0.25 for share in shares(labels_NL, folds_N == fold, at_least=20))
+
+
+def test_no_fold_divides_a_group_and_a_seed_gives_them_again() -> None:
+    labels_NL, groups_N = made_up(300, size=5)
+    folds_N = folds(labels_NL, groups_N, count=4, seed=1)
+    assert sorted(set(folds_N.tolist())) == [0, 1, 2, 3]
+    assert all(len(set(folds_N[groups_N == group])) == 1 for group in set(groups_N))
+    assert np.array_equal(folds_N, folds(labels_NL, groups_N, count=4, seed=1))
+
+
+@pytest.mark.parametrize("groups", [2, 3, 5])
+def test_of_few_groups_there_are_fewer_folds_none_of_them_empty(groups: int) -> None:
+    labels_NL, _ = made_up(60)
+    groups_N = np.arange(60) % groups
+    folds_N = folds(labels_NL, groups_N, count=5, seed=0)
+    made = folds_N.max() + 1
+    assert 2 <= made <= groups and set(folds_N.tolist()) == set(range(made))
 
 
 # Mistakes

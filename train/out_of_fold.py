@@ -13,6 +13,7 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.files import refuse_pipe, replacing, sha256_of
+from runtime.validation import ROUNDING
 from train.checkpoint import Checkpoint, unwritable
 from train.config import MISSING
 
@@ -98,12 +99,19 @@ def read(folder: Path, page: Checkpoint) -> OutOfFold | None:
             }
         labels_NL = labels_NL[known_N]
         for attribute, labels_N in zip(page.attributes, labels_NL.T, strict=True):
-            shape, classes = answers[attribute.output].shape, len(attribute.classes)
-            if shape != (len(labels_NL), classes) or not ((labels_N >= MISSING) & (labels_N < classes)).all():
-                raise ValueError(f"{attribute.output} is {shape}")
+            answers_NK, classes = answers[attribute.output], len(attribute.classes)
+            if answers_NK.shape != (len(labels_NL), classes) or answers_NK.dtype != np.float32:
+                raise ValueError(f"of {attribute.name}, it has {answers_NK.dtype} {list(answers_NK.shape)}")
+            if not ((labels_N >= MISSING) & (labels_N < classes)).all() or not _are_shares(answers_NK):
+                raise ValueError(f"of {attribute.name}, it has labels or probabilities that are none")
     except (OSError, SafetensorError, msgspec.MsgspecError, ValueError, IndexError) as err:
         raise UserError(f"{path} is not what training photos were answered out of fold: {err}\n{AGAIN}") from None
     return OutOfFold(labels_NL=labels_NL, probabilities=answers, sha256=sha256_of(path))
+
+
+def _are_shares(answers_NK: np.ndarray) -> bool:
+    """Whether each row could be probabilities."""
+    return bool(((answers_NK >= 0) & (answers_NK <= 1 + ROUNDING)).all())
 
 
 def _asked(page: Checkpoint) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
