@@ -223,7 +223,7 @@ def figures(tally: Tally) -> dict[str, Any]:
     """What is kept of an attribute at one precision."""
 
     def share(part: int, of: int) -> float | None:
-        return round(part / of, 4) if of else None
+        return round(part / of, 6) if of else None
 
     return {
         "runs": tally.runs,

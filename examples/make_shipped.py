@@ -87,7 +87,8 @@ def halve(source: Path, target: Path) -> None:
     checkpoint.save(ROOT / target, model.state_dict(), page, half=True)
     beside = out_of_fold.read(ROOT / source, page)
     if beside:
-        out_of_fold.write(ROOT / target, checkpoint.read(ROOT / target), beside.labels_NL, beside.probabilities)
+        page = checkpoint.read(ROOT / target)
+        out_of_fold.write(ROOT / target, page, beside.labels_NL, beside.probabilities, made_of=beside.made_of)
 
 
 if __name__ == "__main__":

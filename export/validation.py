@@ -39,7 +39,7 @@ OUT_OF_FOLD = 8000
 def lacks(folder: Path, out_of_fold: OutOfFold | None) -> bool:
     """Whether the bundle there, which is whole, keeps nothing yet, or not what was answered out of fold since."""
     kept = bundle.load(folder).validation
-    return not kept or kept.out_of_fold != (out_of_fold.sha256 if out_of_fold else "")
+    return not kept or (out_of_fold is not None and kept.out_of_fold != out_of_fold.sha256)
 
 
 def add(

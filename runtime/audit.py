@@ -165,13 +165,14 @@ def told(args: argparse.Namespace, listing: Listing, found: Sequence[Finding], s
 
 
 def more_labels(fleet: Fleet, summary: Summary, *, quiet: bool) -> None:
-    """Say what would let more be promised, where that was not done yet."""
-    kept = {str(predictor.folder): predictor.bundle.validation for predictor in fleet.predictors}
-    without = [folder for folder, validation in kept.items() if validation and not validation.out_of_fold]
+    """Say what would let more be promised, where that was not done yet; the checkpoints of shipped bundles stayed with
+    who made them."""
+    kept = {one.folder: one.bundle.validation for one in fleet.predictors if not bundle.is_shipped(one.folder)}
+    without = [str(folder) for folder, validation in kept.items() if validation and not validation.out_of_fold]
     if without and any(summary.unpromised()):
         note(
             f"training photos can count among the labels of {', '.join(without)}\n"
-            "let them: python -m train.crossfit --data DIR, then python -m export.build",
+            "where their checkpoints are: python -m train.crossfit --data DIR, then python -m export.build",
             quiet=quiet,
         )
 

@@ -417,7 +417,7 @@ def rebuild(folder: Path, file: str = "", *, target: str = "") -> str:
     """
     page = _whatever_is_left(folder)
     if not file.endswith(".plan"):
-        if _is_shipped(folder) and not (_EXAMPLES / "checkpoints" / folder.name).is_dir():
+        if is_shipped(folder) and not (_EXAMPLES / "checkpoints" / folder.name).is_dir():
             where = shlex.quote(str(folder))
             return f"it came with facet-edge: get it back by installing that again, or with: git checkout -- {where}"
         lie_there = [one for one in get_args(Precision) if any(folder.glob(f"model.{one}.*")) or f".{one}." in file]
@@ -446,7 +446,8 @@ def _whatever_is_left(folder: Path) -> Bundle | None:
         return None
 
 
-def _is_shipped(folder: Path) -> bool:
+def is_shipped(folder: Path) -> bool:
+    """Whether the bundle there is one of those that come with Facet."""
     return folder.resolve().parent in {_EXAMPLES / "bundles", _HERE / "shipped"}
 
 

@@ -1,12 +1,12 @@
 """What a precision that was asked for lets an audit say: thresholds from labelled photos, with finite-sample bounds.
 
 *This declared value is wrong*: how improbable it is, is held against how improbable the right labels are of photos
-that the network did not learn from, where something else is surely predicted. The share of right values that are as odd
-is bounded at 95 % confidence (Clopper, Pearson 1934); such bounds are p-values that hold given these photos (Bates,
-Candès, Lei, Romano, Sesia: Testing for outliers with conformal p-values, Annals of Statistics 2023), by which the
-step-up procedure of Benjamini and Hochberg (1995) flags as many as may be while a share of 1 - precision at most is
-expected to be false. How many may be false in the listing at hand, which can be unlucky, is bounded beside. Where
-findings begin hangs on the listing, too: how many of its values are wrong no export can know.
+that the network did not learn from, where something else is surely predicted. The share of right values above each cut
+is bounded (Clopper, Pearson 1934), and as many are flagged as may be while, by that bound, a share of 1 - precision at
+most is expected to be false: the step-up procedure of Benjamini and Hochberg (1995) on p-values that hold given these
+photos (Bates, Candès, Lei, Romano, Sesia: Testing for outliers with conformal p-values, Annals of Statistics 2023). How
+many may be false in the listing at hand, which can be unlucky, is bounded beside. Where findings begin hangs on the
+listing, too: how many of its values are wrong no export can know.
 
 *This empty cell should hold the predicted value*: a threshold on confidence, found on labelled photos alone, above
 which predictions are right as often as asked, at 95 % confidence by the binomial bound of Clopper and Pearson (1934),
@@ -15,7 +15,7 @@ along a fixed sequence of thresholds (Angelopoulos, Bates, Candès, Jordan, Lei:
 Both hold for photos that are drawn as the labelled ones were.
 """
 
-# N validation photos, M of the listing
+# N labelled photos, M of the listing
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONFIDENCE = 0.95
-"""With which a promise is kept, over draws of the labelled photos; and the count of false findings, over draws of the
-listing too."""
+"""With which a promise is kept, over draws of the labelled photos."""
+CUT_CONFIDENCE = 0.985
+"""Of the bound at any one cut. The best of many is taken: were the promise just out of reach whatever the cut, 6 % of
+the draws at most would make it, and 18 % with 0.95 (simulated as in tests/test_runtime_promise.py)."""
+FALSE_CONFIDENCE = 0.99
+"""Of the bound on false findings, for a cut set beforehand. This one is chosen, and begins early where the labels
+happen to be less odd than others: the bound holds a little less often."""
 LEAST_CELLS = 50
 """A listing of fewer is judged as one of so many. A false discovery rate counts a listing without a finding as perfect:
 of the findings of many short listings more would be wrong than of a long one's."""
 FIRST_SHARE, STEP = 0.3, 0.05
-"""The sequence of thresholds: the most confident 30 % of the validation photos, then 5 % more each. It ends at the
+"""The sequence of thresholds: the most confident 30 % of the labelled photos, then 5 % more each. It ends at the
 first that does not pass, so it must not begin where a single wrong label decides."""
 
 
@@ -57,17 +62,18 @@ def cut(null_N: np.ndarray, scores_M: np.ndarray, precision: float) -> Cut | Non
 
     odd_M, tests = np.sort(scores_M[scores_M > 0])[::-1], max(len(scores_M), LEAST_CELLS)
     as_high_M = _as_high(null_N, odd_M)
-    found = None
+    a_finding = (1 - precision) / tests + 1e-12  # 0.1 is a little less than a tenth
+    found, odd_labels = 0, 0
     # Of the scores that as many labels lie above, the least has the most findings.
     for as_high in map(int, np.unique(as_high_M)):
-        may_be = (1 - precision) / tests + 1e-12  # 0.1 is a little less than a tenth
-        if as_high > may_be * len(odd_M) * len(null_N):
+        if as_high > a_finding * len(odd_M) * len(null_N):
             break
         findings = int(np.searchsorted(as_high_M, as_high, side="right"))
-        if share_at_most(as_high, len(null_N)) <= may_be * findings:
-            false = false_at_most(as_high, len(null_N), len(scores_M))
-            found = Cut(float(odd_M[findings - 1]), findings, min(findings, false))
-    return found
+        if shows(as_high, len(null_N), a_finding * findings, CUT_CONFIDENCE):
+            found, odd_labels = findings, as_high
+    if not found:
+        return None
+    return Cut(float(odd_M[found - 1]), found, min(found, false_at_most(odd_labels, len(null_N), len(scores_M))))
 
 
 def p_values(null_N: np.ndarray, scores_M: np.ndarray) -> np.ndarray:
@@ -90,15 +96,15 @@ def false_at_most(as_high: int, of: int, tests: int) -> int:
     numbers = np.arange(tests)
     ratios = np.log((tests - numbers) / (numbers + 1) * (a + numbers) / (tests - numbers - 1 + b))
     chances = np.exp(none + np.append(0.0, np.cumsum(ratios)))
-    return int(np.searchsorted(np.cumsum(chances), CONFIDENCE))
+    return int(np.searchsorted(np.cumsum(chances), FALSE_CONFIDENCE))
 
 
 def confident_from(confidences_N: np.ndarray, right_N: np.ndarray, precision: float) -> float | None:
-    """The least confidence from which predictions are right as often as `precision` says; None where the validation
+    """The least confidence from which predictions are right as often as `precision` says; None where the labelled
     photos are too few, or too often wrong, to tell.
 
     Args:
-        confidences_N: of the predictions for validation photos.
+        confidences_N: of the predictions for labelled photos.
         right_N: bool, which of them are right.
     """
     import numpy as np
@@ -106,12 +112,12 @@ def confident_from(confidences_N: np.ndarray, right_N: np.ndarray, precision: fl
     order_N = np.argsort(-confidences_N, kind="stable")
     falling_N, wrong_N = -confidences_N[order_N], np.cumsum(~right_N[order_N])
     found = None
-    size = max(FIRST_SHARE * len(order_N), labels_needed(1 - precision))
+    size = max(FIRST_SHARE * len(order_N), labels_needed(1 - precision, CONFIDENCE))
     while size < len(order_N) + 1:
         last = min(math.ceil(size), len(order_N)) - 1
         # All that are as confident are in: a threshold cannot part them.
         last = int(np.searchsorted(falling_N, falling_N[last], side="right")) - 1
-        if share_at_most(int(wrong_N[last]), last + 1) > 1 - precision:
+        if not shows(int(wrong_N[last]), last + 1, 1 - precision, CONFIDENCE):
             break
         found = -float(falling_N[last])
         size += max(1.0, STEP * len(order_N))
@@ -120,28 +126,25 @@ def confident_from(confidences_N: np.ndarray, right_N: np.ndarray, precision: fl
 
 def fewest_findings(labels: int, values: int, precision: float) -> int:
     """Of so many declared values, the fewest that can be called wrong, by labels none of which is as odd."""
-    return max(1, math.ceil(share_at_most(0, labels) * max(values, LEAST_CELLS) / (1 - precision) - 1e-9))
+    share = 1 - (1 - CUT_CONFIDENCE) ** (1 / labels) if labels else 1.0
+    return max(1, math.ceil(share * max(values, LEAST_CELLS) / (1 - precision) - 1e-9))
 
 
-def labels_needed(share: float) -> int:
+def labels_needed(share: float, confidence: float) -> int:
     """The fewest labels, none of them wrong, that show that no more than this share is."""
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-share))
+    return math.ceil(math.log(1 - confidence) / math.log1p(-share))
 
 
-def share_at_most(seen: int, of: int) -> float:
-    """The upper bound of Clopper and Pearson (1934) on a share of which `seen` in `of` were seen."""
+def shows(seen: int, of: int, share: float, confidence: float) -> bool:
+    """Whether `seen` in `of` show that no larger share is, by the upper bound of Clopper and Pearson (1934)."""
     import numpy as np
 
-    if seen >= of:
-        return 1.0
+    if seen >= of or share >= 1:
+        return share >= 1
     numbers = np.arange(seen + 1)
     ways = np.cumsum(np.log(np.concatenate([[1.0], (of - numbers[:-1]) / numbers[1:]])))
-    low, high = seen / of, 1.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        seldom = np.exp(ways + numbers * math.log(middle) + (of - numbers) * math.log1p(-middle)).sum()
-        low, high = (middle, high) if seldom > 1 - CONFIDENCE else (low, middle)
-    return high
+    seldom = np.exp(ways + numbers * math.log(share) + (of - numbers) * math.log1p(-share)).sum()
+    return bool(seldom <= 1 - confidence)
 
 
 def share_right(p_M: np.ndarray) -> float:

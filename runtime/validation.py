@@ -1,4 +1,5 @@
-"""What a bundle's own served network answers to validation photos: what an audit's promises are made from."""
+"""What an audit's promises are made from: what a bundle's own served network answers to validation photos, and others
+like it to training photos that they did not learn from."""
 
 # N photos, L attributes, K classes, F features
 

@@ -1,6 +1,6 @@
-"""A verdict on every cell of a listing, by what validation photos allow to be promised."""
+"""A verdict on every cell of a listing, by what labelled photos allow to be promised."""
 
-# N validation photos, K classes
+# N labelled photos, K classes
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 Verdict = Literal["agrees", "contradicts", "fills", "unsure", "unknown value", "error"]
 LEAST_LABELS = 600
 """Of a class, else of the rest of its attribute, to be promised for by itself; what has fewer is promised for together
-with the like of its category. Where a twentieth of a listing's values contradict, 90 % of them are shown to be wrong by
-600 labels none of which is as odd."""
+with the like of its category. Where seven in a hundred of a listing's values contradict, 90 % of them are shown to be
+wrong by 600 labels none of which is as odd."""
 
 
 @dataclass(kw_only=True)
 class Values:
-    """Of validation photos or of a listing, each beside what the network predicts."""
+    """Of labelled photos or of a listing, each beside what the network predicts."""
 
     odd: array[float] = field(default_factory=lambda: array("d"))
     """How improbable each is, to the network and by its confusions: 0-1."""
@@ -65,11 +65,11 @@ class Stratum:
 
     names: list[str] = field(default_factory=list)
     labels: Values = field(default_factory=Values)
-    """Of validation photos."""
+    """Of labelled photos."""
     declared: Values = field(default_factory=Values)
     """Of the listing."""
     confidences: array[float] = field(default_factory=lambda: array("d"))
-    """Of the predictions of its classes for validation photos, with a label or another."""
+    """Of the predictions of its classes for labelled photos, with a label or another."""
     right: array[int] = field(default_factory=lambda: array("b"))
     """1 where such a prediction is the label."""
 
@@ -142,7 +142,7 @@ class Verdicts:
         """Of each class among all that are judged."""
 
     def learn(self, name: str, category: Category, validation: Validation | None) -> None:
-        """Take what validation photos tell of the category, which the listing calls `name`."""
+        """Take what labelled photos tell of the category, which the listing calls `name`."""
         left = Stratum()
         for attribute in category.attributes:
             keys = [(name, attribute.name, label) for label in attribute.classes]
@@ -172,7 +172,7 @@ class Verdicts:
         # A class that is left over needs as many labels, and so takes those with labels enough along.
         if 0 < counts_K[~own_K].sum() < LEAST_LABELS:
             own_K[:] = False
-        # Classes of which no validation photo is: nothing can be promised of them, nor is any the worse for it.
+        # Classes of which no labelled photo is: nothing can be promised of them, nor is any the worse for it.
         others = counts_K[~own_K].sum()
         small = left if 0 < others < LEAST_LABELS else Stratum()
         small.names.append(attribute.name)

@@ -85,7 +85,7 @@ def test_what_the_audit_finds_is_counted(task: Task) -> None:
     audit.audited("garment", task, declared, 0.9, tallies)
     found = audit.figures(tallies["colour", 0.9])
     assert (found["wrong"], found["contradicts"], found["false"]) == (20, 21, 1)
-    assert (found["precision"], found["recall"]) == (round(20 / 21, 4), 1.0)
+    assert (found["precision"], found["recall"]) == (round(20 / 21, 6), 1.0)
     assert (found["empty"], found["fills"], found["fills_precision"]) == (1, 1, 1.0)
     assert found["runs"] == found["runs_within"] == 1 and found["false_at_most"] >= 1
     assert audit.figures(tallies["warmth", 0.9])["precision"] is None

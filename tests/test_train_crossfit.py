@@ -15,9 +15,12 @@ from tests.export_parts import run as export
 from tests.train_parts import CATEGORY, write_data, write_two
 from train import checkpoint, crossfit, data, fit, out_of_fold, training
 from train.config import MISSING
-from train.crossfit import FOLDER, folded
+from train.crossfit import folded
 
 pytestmark = pytest.mark.usefixtures("tiny_preset")
+
+# Answers to three photos.
+THIRDS = {"colour": np.full((3, 3), 1 / 3), "shade": np.full((3, 2), 0.5)}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def test_every_training_photo_is_answered_and_bundles_keep_it(
     assert f"{len(rows)} training photos, each answered by a network that did not learn from it" in said
     folder = checkpoints / "cap"
     found = out_of_fold.read(folder, checkpoint.read(folder))
-    assert found and not (folder / FOLDER).exists()
+    assert found and not (folder / "folds").exists()
     assert sorted(map(tuple, found.labels_NL.tolist())) == sorted(map(tuple, table.labels_NL[rows].tolist()))
     for labels_N, attribute in zip(found.labels_NL.T, CATEGORY.attributes, strict=True):
         answers_NK = found.probabilities[attribute.output]
@@ -137,7 +140,7 @@ def test_what_is_done_is_not_done_again_after_an_interruption(
     monkeypatch.setattr(training, "train", stopped)
     assert run(photos, checkpoints, "--folds", "2") == 130
     monkeypatch.setattr(training, "train", whole)
-    folds = checkpoints / "cap" / FOLDER
+    folds = checkpoints / "cap" / "folds"
     first = (folds / "1" / "model.safetensors").read_bytes()
     capsys.readouterr()
 
@@ -151,19 +154,41 @@ def test_what_is_done_is_not_done_again_after_an_interruption(
     monkeypatch.setattr(training, "train", stopped)  # which would begin anew
     assert run(photos, checkpoints, "--folds", "2", "--resume") == 0
     assert "Cap is done already" in capsys.readouterr().err
+    assert run(photos, checkpoints, "--folds", "2") == 0
+    assert "Cap is done already" in capsys.readouterr().err
 
 
-def test_a_photo_that_cannot_be_read_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_goes_on_as_it_was_begun_or_not_at_all(
+    photos: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folds = checkpoints / "cap" / "folds"
+
+    def stopped(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", stopped)
+        assert run(photos, checkpoints, "--folds", "2") == 130
+    assert f"{folds} holds what was trained\ngo on with the same command and: --resume" in capsys.readouterr().err
+    assert run(photos, checkpoints, "--folds", "3", "--resume") == 2
+    told = capsys.readouterr().err
+    assert "begun with other data, weights or --folds\n" in told and f"start anew: rm -r {folds}" in told
+    assert run(photos, checkpoints, "--folds", "2", "--resume", "--quiet") == 0
+
+
+def test_a_photo_that_is_gone_or_cannot_be_read_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos = write_data(tmp_path / "data", count=240)  # of fewer, one is too many
-    spoilt = photos / "train_images" / "000001.jpg"
+    checkpoints = train(photos, tmp_path / "checkpoints", "--max-steps", "2")
+    gone, spoilt = photos / "train_images" / "000002.jpg", photos / "train_images" / "000001.jpg"
+    gone.unlink()
     spoilt.write_bytes(spoilt.read_bytes()[:300])
-    options = ["--data", str(photos), "--preset", "tiny", "--max-steps", "2", "--quiet"]
-    assert fit.main([*options, "--out", str(tmp_path / "other")]) == 1
-    assert run(photos, tmp_path / "other", "--folds", "2", "--quiet") == 1
-    assert f"left out, unreadable: {spoilt}" in capsys.readouterr().err
-    page = checkpoint.read(tmp_path / "other" / "cap")
-    found = out_of_fold.read(tmp_path / "other" / "cap", page)
-    assert found and len(found.labels_NL) == 179
+    assert run(photos, checkpoints, "--folds", "2", "--quiet") == 1
+    told = capsys.readouterr().err
+    assert f"left out, unreadable: {spoilt}\nleft out, not there: {gone}" in told
+    found = out_of_fold.read(checkpoints / "cap", checkpoint.read(checkpoints / "cap"))
+    assert found and len(found.labels_NL) == 178
 
 
 def test_a_limited_training_has_limited_folds(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,25 +226,25 @@ def test_what_is_beside_new_weights_is_left_out_and_said(
     page = checkpoint.read(folder)
     other = checkpoint.replace(page, weights_sha256="0" * 64)
     labels_NL = np.zeros((3, 2), int)
-    out_of_fold.write(folder, other, labels_NL, {"colour": np.full((3, 3), 1 / 3), "shade": np.full((3, 2), 0.5)})
+    out_of_fold.write(folder, other, labels_NL, THIRDS, made_of="")
     assert out_of_fold.read(folder, page) is None
     assert export(checkpoints, tmp_path / "bundles", "--precision", "fp32", "--engine", "onnxruntime") == 0
     assert "is of the weights before these, and is left out" in capsys.readouterr().err
     built = bundle.load(tmp_path / "bundles" / "cap")
     assert built.validation and built.validation.photos_out_of_fold == 0
 
-    out_of_fold.write(folder, page, labels_NL, {"colour": np.full((3, 3), 1 / 3), "shade": np.full((3, 2), 0.5)})
+    out_of_fold.write(folder, page, labels_NL, THIRDS, made_of="")
     assert export(checkpoints, tmp_path / "bundles", "--precision", "fp32", "--engine", "onnxruntime") == 0
     again = bundle.load(tmp_path / "bundles" / "cap")
     assert again.validation and again.validation.photos_out_of_fold == 3
     assert again.artifacts == built.artifacts
 
 
-@pytest.mark.parametrize("spoilt", ["text", "cut", "labels", "shape", "classes", "nan"])
+@pytest.mark.parametrize("spoilt", ["text", "cut", "labels", "shape", "classes", "nan", "dtype", "bfloat16"])
 def test_a_file_that_is_none_is_named_with_what_to_do(checkpoints: Path, spoilt: str) -> None:
     folder = checkpoints / "cap"
     page = checkpoint.read(folder)
-    labels_NL, answers = np.zeros((3, 2), int), {"colour": np.full((3, 3), 1 / 3), "shade": np.full((3, 2), 0.5)}
+    labels_NL, answers = np.zeros((3, 2), int), {name: half.copy() for name, half in THIRDS.items()}
     asked = page
     if spoilt == "labels":
         labels_NL = labels_NL + 9
@@ -231,10 +256,14 @@ def test_a_file_that_is_none_is_named_with_what_to_do(checkpoints: Path, spoilt:
         colour, shade = CATEGORY.attributes
         fewer = msgspec.structs.replace(CATEGORY, attributes=(colour, msgspec.structs.replace(shade, classes=("a",))))
         asked = checkpoint.replace(page, categories=(fewer,))
-    out_of_fold.write(folder, asked, labels_NL, answers)
+    out_of_fold.write(folder, asked, labels_NL, answers, made_of="")
     path = folder / out_of_fold.FILE
     if spoilt == "text":
         path.write_text("no tensors")
+    if spoilt == "dtype":
+        path.write_bytes(path.read_bytes().replace(b'"dtype":"I16"', b'"dtype":"U16"'))
+    if spoilt == "bfloat16":
+        path.write_bytes(path.read_bytes().replace(b'"dtype":"I16"', b'"dtype":"BF16"'))
     if spoilt == "cut":
         path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(out_of_fold.UserError, match=r"(?s)out_of_fold.*anew with: python -m train.crossfit"):
@@ -250,7 +279,7 @@ def test_one_group_of_photos_cannot_be_folded(
     )
     assert run(grouped, checkpoints) == 2
     assert "are of one group" in capsys.readouterr().err
-    assert not (checkpoints / "cap" / FOLDER).exists()
+    assert not (checkpoints / "cap" / "folds").exists()
 
 
 @pytest.mark.parametrize("folds", ["1", "0", "-2", "21", "two"])
@@ -258,3 +287,96 @@ def test_folds_are_from_2_to_20(folds: str, photos: Path, trained: Path, capsys:
     with pytest.raises(SystemExit):
         run(photos, trained, "--folds", folds)
     assert "must be a whole number from 2 to 20" in capsys.readouterr().err
+
+
+def test_photos_that_did_not_train_the_checkpoint_are_refused(
+    checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swapped = {"train": "val", "val": "train"}
+    other = write_data(tmp_path / "other", edit=lambda rows: [row | {"split": swapped[row["split"]]} for row in rows])
+    assert run(other, checkpoints) == 2
+    assert "did not learn from these training photos, such as id 18\nname the data" in capsys.readouterr().err
+    # One that does not say by which, but of how many, as those whose pages are older.
+    folder = checkpoints / "cap"
+    page = checkpoint.read(folder)
+    silent = checkpoint.replace(page, splits={}, provenance=page.provenance | {"photos": "99"})
+    checkpoint.save(folder, checkpoint.load(folder)[0].state_dict(), silent)
+    assert run(other, checkpoints) == 2
+    assert "did not learn from these training photos, 6 of them where it was 99" in capsys.readouterr().err
+
+
+def test_a_checkpoint_in_training_is_not_answered_for(
+    photos: Path, checkpoints: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkpoints / "cap" / checkpoint.UNFINISHED).touch()
+    assert run(photos, checkpoints) == 2
+    assert "an unfinished training is in" in capsys.readouterr().err
+
+
+def test_what_a_folds_network_never_saw_is_no_label(tmp_path: Path) -> None:
+    """Green is one group's alone, so that whoever answers for it has not seen it."""
+
+    def grouped(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row | {"group": row["split"] if row["attr_1"] == "green" else row["id"]} for row in rows]
+
+    photos = write_data(tmp_path / "data", edit=grouped)
+    (table,) = data.read(photos)
+    checkpoints = train(photos, tmp_path / "checkpoints", "--max-steps", "2")
+    assert run(photos, checkpoints, "--folds", "3", "--quiet") == 0
+    found = out_of_fold.read(checkpoints / "cap", checkpoint.read(checkpoints / "cap"))
+    assert found
+    green = CATEGORY.attributes[0].classes.index("green")
+    labels_N = table.labels_NL[table.rows("train"), 0]
+    counts_K = np.bincount(labels_N, minlength=3)
+    assert counts_K[green] > 0
+    counts_K[green] = 0
+    colours_N = found.labels_NL[:, 0]
+    assert np.bincount(colours_N[colours_N != MISSING], minlength=3).tolist() == counts_K.tolist()
+
+
+def test_a_training_that_time_cut_short_has_folds_of_the_same_time(
+    photos: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoints / "cap"
+    page = checkpoint.read(folder)
+    cut = checkpoint.replace(page, provenance=page.provenance | {training.CUT: "by --max-hours"})
+    checkpoint.save(folder, checkpoint.load(folder)[0].state_dict(), cut)
+    limits: list[float] = []
+    whole = training.train
+
+    def watched(*args: object, limit_s: float | None = None) -> object:
+        limits.append(limit_s or 0)
+        return whole(*args, limit_s=60)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "train", watched)
+    assert run(photos, checkpoints, "--folds", "2", "--quiet") == 0
+    took = sum({epoch.phase: epoch.seconds for epoch in page.history}.values())
+    assert limits == [took, took] and took > 0
+
+
+def test_bundles_keep_what_they_have_when_the_file_is_gone(photos: Path, checkpoints: Path, tmp_path: Path) -> None:
+    folder = checkpoints / "cap"
+    out_of_fold.write(folder, checkpoint.read(folder), np.zeros((3, 2), int), THIRDS, made_of="")
+    options = (tmp_path / "bundles", "--precision", "fp32", "--engine", "onnxruntime")
+    assert export(checkpoints, *options) == 0
+    before = bundle.load(tmp_path / "bundles" / "cap")
+    (folder / out_of_fold.FILE).unlink()
+    assert export(checkpoints, *options) == 0
+    assert bundle.load(tmp_path / "bundles" / "cap") == before
+
+
+def test_of_many_training_photos_some_are_kept(
+    photos: Path, checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.validation.OUT_OF_FOLD", 2)
+    folder = checkpoints / "cap"
+    out_of_fold.write(folder, checkpoint.read(folder), np.zeros((3, 2), int), THIRDS, made_of="")
+    assert export(checkpoints, tmp_path / "bundles", "--precision", "fp32", "--engine", "onnxruntime") == 0
+    kept_as = bundle.load(tmp_path / "bundles" / "cap").validation
+    assert kept_as and kept_as.photos_out_of_fold == 2
+
+
+def test_bundles_are_no_checkpoints(photos: Path, checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkpoints / "cap" / checkpoint.PAGE).rename(checkpoints / "cap" / "bundle.json")
+    assert run(photos, checkpoints) == 2
+    assert "holds bundles, which are made of checkpoints" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runtime.bundle import PAGE as BUNDLE
 from runtime.bundle import Attribute, Category, Preprocess, Routes, name_of, router_of, slug_of
 from runtime.errors import UserError
 from runtime.files import probe, refuse_pipe, replace_file, replacing, sha256_of
@@ -286,6 +287,10 @@ def find(root: Path) -> dict[str, Path]:
     if (root / PAGE).is_file():
         return {root.resolve().name: root}
     found = {page.parent.name: page.parent for page in sorted(root.glob(f"*/{PAGE}"))}
+    if not found and any((folder / BUNDLE).is_file() for folder in (root, *root.glob("*"))):
+        raise UserError(
+            f"{root} holds bundles, which are made of checkpoints\nname the folder of those: --checkpoints DIR"
+        )
     if not found:
         raise UserError(f"no checkpoint in {root}\ntrain one with: python -m train.fit --data DIR")
     return found

@@ -14,11 +14,13 @@ import numpy as np
 from runtime.errors import UserError
 from runtime.files import refuse_pipe, replacing, sha256_of
 from runtime.validation import ROUNDING
-from train.checkpoint import Checkpoint, unwritable
+from train.checkpoint import Checkpoint
 from train.config import MISSING
 
 FILE = "out_of_fold.safetensors"
 PAGE = "page"
+# What safetensors and numpy raise for types that numpy lacks, shapes that do not fit, and pages nested without end.
+_NO_ARRAYS = (ValueError, IndexError, TypeError, AttributeError, RecursionError, MemoryError)
 VERSION = 1
 AGAIN = "make it anew with: python -m train.crossfit --data DIR"
 
@@ -31,6 +33,8 @@ class OutOfFold:
     """int64 class indices; MISSING where a photo has none."""
     probabilities: Mapping[str, np.ndarray]
     """By output, float32 [N, K], calibrated."""
+    made_of: str
+    """What `write` was told."""
     sha256: str
     """Of the file."""
 
@@ -44,19 +48,23 @@ class _Page:
     """Of the checkpoint that it is for."""
     asked: tuple[tuple[str, str, tuple[str, ...]], ...]
     """Category, name and classes of every attribute, in order."""
+    made_of: str
 
 
-def write(folder: Path, page: Checkpoint, labels_NL: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> None:
+def write(
+    folder: Path, page: Checkpoint, labels_NL: np.ndarray, probabilities: Mapping[str, np.ndarray], *, made_of: str
+) -> None:
     """Put it beside the checkpoint of that page, in the place of what was there.
 
     Args:
         labels_NL: int, MISSING where a photo has none; the page's attributes in its order.
         probabilities: by output, [N, K].
+        made_of: a digest of the data and the folds.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    told = _Page(version=VERSION, weights_sha256=page.weights_sha256, asked=_asked(page))
+    told = _Page(version=VERSION, weights_sha256=page.weights_sha256, asked=_asked(page), made_of=made_of)
     arrays = {f"probabilities/{index}": probabilities[a.output] for index, a in enumerate(page.attributes)}
     arrays = {name: np.ascontiguousarray(one, np.float32) for name, one in arrays.items()}
     try:
@@ -67,7 +75,8 @@ def write(folder: Path, page: Checkpoint, labels_NL: np.ndarray, probabilities: 
                 {PAGE: msgspec.json.encode(told).decode()},
             )
     except (OSError, SafetensorError) as err:
-        raise unwritable(folder, err) from err
+        reason = getattr(err, "strerror", None) or err
+        raise UserError(f"cannot write {folder / FILE}: {reason}\nmend that, then go on with: --resume") from err
 
 
 def read(folder: Path, page: Checkpoint) -> OutOfFold | None:
@@ -91,7 +100,10 @@ def read(folder: Path, page: Checkpoint) -> OutOfFold | None:
             if told.weights_sha256 != page.weights_sha256:
                 return None
             places = [told.asked.index(one) for one in _asked(page)]
-            labels_NL = file.get_tensor("labels")[:, places].astype(np.int64)
+            labels_NL = file.get_tensor("labels")
+            if labels_NL.dtype != np.int16:
+                raise ValueError(f"labels are int16, and these {labels_NL.dtype}")
+            labels_NL = labels_NL[:, places].astype(np.int64)
             known_N = (labels_NL != MISSING).any(1)
             answers = {
                 attribute.output: file.get_tensor(f"probabilities/{place}")[known_N]
@@ -104,9 +116,11 @@ def read(folder: Path, page: Checkpoint) -> OutOfFold | None:
                 raise ValueError(f"of {attribute.name}, it has {answers_NK.dtype} {list(answers_NK.shape)}")
             if not ((labels_N >= MISSING) & (labels_N < classes)).all() or not _are_shares(answers_NK):
                 raise ValueError(f"of {attribute.name}, it has labels or probabilities that are none")
-    except (OSError, SafetensorError, msgspec.MsgspecError, ValueError, IndexError) as err:
-        raise UserError(f"{path} is not what training photos were answered out of fold: {err}\n{AGAIN}") from None
-    return OutOfFold(labels_NL=labels_NL, probabilities=answers, sha256=sha256_of(path))
+    except (OSError, SafetensorError, msgspec.MsgspecError, *_NO_ARRAYS) as err:
+        raise UserError(
+            f"{path} is not what training photos were answered out of fold: {err}\n{AGAIN}, or remove it"
+        ) from None
+    return OutOfFold(labels_NL=labels_NL, probabilities=answers, made_of=told.made_of, sha256=sha256_of(path))
 
 
 def _are_shares(answers_NK: np.ndarray) -> bool:
