@@ -119,10 +119,11 @@ def build(args: argparse.Namespace) -> int:
         for each in orders:
             if each.done:
                 commit.tidy(each.into)
-                if validation.lacks(each.into, each.out_of_fold):
+                lacks = validation.lacks(each.into, each.out_of_fold)
+                if lacks:
                     keep_validation(each, evidence.table(each.page, each.data), args)
                 table.show(each.page.name, each.standing.values())
-                note(f"unchanged: {each.into}", quiet=args.quiet)
+                note(f"{'graphs ' if lacks else ''}unchanged: {each.into}", quiet=args.quiet)
             else:
                 for artifact in build_one(by_slug[each.page.slug], each, wanted.terms, args):
                     refused.setdefault(table.called(artifact), []).append(each.page.slug)
@@ -209,7 +210,9 @@ def order(folder: Path, page: Checkpoint, wanted: Serving, args: argparse.Namesp
     standing = unchanged.standing(into, digests, wanted.terms.profile)
     beside = out_of_fold.read(folder, page)
     if not beside and (folder / out_of_fold.FILE).exists():
-        note(f"{folder / out_of_fold.FILE} is of the weights before these, and is left out\n{out_of_fold.AGAIN}")
+        note(
+            f"{folder / out_of_fold.FILE} is of the weights before these, and is left out\n{out_of_fold.again(folder)}"
+        )
     return Order(page, into, data, digests, standing, beside)
 
 

@@ -1,16 +1,18 @@
 """What a precision that was asked for lets an audit say: thresholds from labelled photos, with finite-sample bounds.
 
+Both promises rest on the binomial bound of Clopper and Pearson (1934) at thresholds that are tried in a fixed sequence,
+ending before the first that does not pass, so that the last to pass keeps the confidence of one (Angelopoulos, Bates,
+Candès, Jordan, Lei: Learn then Test, 2021).
+
 *This declared value is wrong*: how improbable it is, is held against how improbable the right labels are of photos
-that the network did not learn from, where something else is surely predicted. The share of right values above each cut
-is bounded (Clopper, Pearson 1934), and as many are flagged as may be while, by that bound, a share of 1 - precision at
-most is expected to be false: the step-up procedure of Benjamini and Hochberg (1995) on p-values that hold given these
-photos (Bates, Candès, Lei, Romano, Sesia: Testing for outliers with conformal p-values, Annals of Statistics 2023). How
-many may be false in the listing at hand, which can be unlucky, is bounded beside. Where findings begin hangs on the
-listing, too: how many of its values are wrong no export can know.
+that the network did not learn from, where something else is surely predicted. The sequence is of the listing's own most
+improbable values, more and more of them: as many are flagged as may be while, by the bound on the share of right
+values that are as odd, a share of 1 - precision at most is expected to be false. How many may be false in the listing
+at hand, which can be unlucky, is bounded beside. Where findings begin hangs on the listing, too: how many of its values
+are wrong no export can know.
 
 *This empty cell should hold the predicted value*: a threshold on confidence, found on labelled photos alone, above
-which predictions are right as often as asked, at 95 % confidence by the binomial bound of Clopper and Pearson (1934),
-along a fixed sequence of thresholds (Angelopoulos, Bates, Candès, Jordan, Lei: Learn then Test, 2021).
+which predictions are right as often as asked.
 
 Both hold for photos that are drawn as the labelled ones were.
 """
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 """With which a promise is kept, over draws of the labelled photos."""
-CUT_CONFIDENCE = 0.985
-"""Of the bound at any one cut. The best of many is taken: were the promise just out of reach whatever the cut, 6 % of
-the draws at most would make it, and 18 % with 0.95 (simulated as in tests/test_runtime_promise.py)."""
 FALSE_CONFIDENCE = 0.99
 """Of the bound on false findings, for a cut set beforehand. This one is chosen, and begins early where the labels
 happen to be less odd than others: the bound holds a little less often."""
@@ -37,8 +36,11 @@ LEAST_CELLS = 50
 """A listing of fewer is judged as one of so many. A false discovery rate counts a listing without a finding as perfect:
 of the findings of many short listings more would be wrong than of a long one's."""
 FIRST_SHARE, STEP = 0.3, 0.05
-"""The sequence of thresholds: the most confident 30 % of the labelled photos, then 5 % more each. It ends at the
-first that does not pass, so it must not begin where a single wrong label decides."""
+"""The sequence of confidences: of the most confident 30 % of the labelled photos, then of 5 % more each. It must not
+begin where a single wrong label decides."""
+ODD_LABELS, MOST_FIRST = 5, 0.05
+"""The sequence of cuts: the fewest findings that may be with five labels as odd, or with fewer labels where these are
+more than a twentieth of the listing; then 5 % more each."""
 
 
 class Cut(NamedTuple):
@@ -61,19 +63,38 @@ def cut(null_N: np.ndarray, scores_M: np.ndarray, precision: float) -> Cut | Non
     import numpy as np
 
     odd_M, tests = np.sort(scores_M[scores_M > 0])[::-1], max(len(scores_M), LEAST_CELLS)
-    as_high_M = _as_high(null_N, odd_M)
-    a_finding = (1 - precision) / tests + 1e-12  # 0.1 is a little less than a tenth
-    found, odd_labels = 0, 0
-    # Of the scores that as many labels lie above, the least has the most findings.
-    for as_high in map(int, np.unique(as_high_M)):
-        if as_high > a_finding * len(odd_M) * len(null_N):
+    as_high_M, labels = _as_high(null_N, odd_M), len(null_N)
+    found, findings = 0, fewest_findings(labels, len(scores_M), precision)
+    while findings <= len(odd_M):
+        # All that are as odd are in: a cut cannot part them.
+        findings = int(np.searchsorted(-odd_M, -odd_M[findings - 1], side="right"))
+        if not shows(int(as_high_M[findings - 1]), labels, _share(findings, tests, precision)):
             break
-        findings = int(np.searchsorted(as_high_M, as_high, side="right"))
-        if shows(as_high, len(null_N), a_finding * findings, CUT_CONFIDENCE):
-            found, odd_labels = findings, as_high
+        found = findings
+        findings += max(1, int(STEP * findings))
     if not found:
         return None
-    return Cut(float(odd_M[found - 1]), found, min(found, false_at_most(odd_labels, len(null_N), len(scores_M))))
+    false = false_at_most(int(as_high_M[found - 1]), labels, len(scores_M))
+    return Cut(float(odd_M[found - 1]), found, min(found, false))
+
+
+def fewest_findings(labels: int, values: int, precision: float) -> int:
+    """Of so many declared values, the fewest that can be called wrong; more than there are where none can."""
+    tests = max(values, LEAST_CELLS)
+    for odd in reversed(range(ODD_LABELS + 1)):
+        low, high = 1, tests + 1
+        while low < high:
+            middle = (low + high) // 2
+            enough = shows(odd, labels, _share(middle, tests, precision))
+            low, high = (low, middle) if enough else (middle + 1, high)
+        if low <= max(1, MOST_FIRST * values):
+            break
+    return low
+
+
+def _share(findings: int, tests: int, precision: float) -> float:
+    """Of right values that may be findings, so that no more of these are false than is asked."""
+    return (1 - precision) * findings / tests + 1e-12  # 0.1 is a little less than a tenth
 
 
 def p_values(null_N: np.ndarray, scores_M: np.ndarray) -> np.ndarray:
@@ -112,30 +133,24 @@ def confident_from(confidences_N: np.ndarray, right_N: np.ndarray, precision: fl
     order_N = np.argsort(-confidences_N, kind="stable")
     falling_N, wrong_N = -confidences_N[order_N], np.cumsum(~right_N[order_N])
     found = None
-    size = max(FIRST_SHARE * len(order_N), labels_needed(1 - precision, CONFIDENCE))
+    size = max(FIRST_SHARE * len(order_N), labels_needed(1 - precision))
     while size < len(order_N) + 1:
         last = min(math.ceil(size), len(order_N)) - 1
         # All that are as confident are in: a threshold cannot part them.
         last = int(np.searchsorted(falling_N, falling_N[last], side="right")) - 1
-        if not shows(int(wrong_N[last]), last + 1, 1 - precision, CONFIDENCE):
+        if not shows(int(wrong_N[last]), last + 1, 1 - precision):
             break
         found = -float(falling_N[last])
         size += max(1.0, STEP * len(order_N))
     return found
 
 
-def fewest_findings(labels: int, values: int, precision: float) -> int:
-    """Of so many declared values, the fewest that can be called wrong, by labels none of which is as odd."""
-    share = 1 - (1 - CUT_CONFIDENCE) ** (1 / labels) if labels else 1.0
-    return max(1, math.ceil(share * max(values, LEAST_CELLS) / (1 - precision) - 1e-9))
-
-
-def labels_needed(share: float, confidence: float) -> int:
+def labels_needed(share: float) -> int:
     """The fewest labels, none of them wrong, that show that no more than this share is."""
-    return math.ceil(math.log(1 - confidence) / math.log1p(-share))
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-share))
 
 
-def shows(seen: int, of: int, share: float, confidence: float) -> bool:
+def shows(seen: int, of: int, share: float) -> bool:
     """Whether `seen` in `of` show that no larger share is, by the upper bound of Clopper and Pearson (1934)."""
     import numpy as np
 
@@ -144,7 +159,7 @@ def shows(seen: int, of: int, share: float, confidence: float) -> bool:
     numbers = np.arange(seen + 1)
     ways = np.cumsum(np.log(np.concatenate([[1.0], (of - numbers[:-1]) / numbers[1:]])))
     seldom = np.exp(ways + numbers * math.log(share) + (of - numbers) * math.log1p(-share)).sum()
-    return bool(seldom <= 1 - confidence)
+    return bool(seldom <= 1 - CONFIDENCE)
 
 
 def share_right(p_M: np.ndarray) -> float:

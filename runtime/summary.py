@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from runtime.cells import Cell
 from runtime.drift import Drift
-from runtime.promise import CUT_CONFIDENCE, fewest_findings, labels_needed
+from runtime.promise import fewest_findings, labels_needed
 from runtime.spreadsheet import plain
 from runtime.terminal import count, print_table
 from runtime.verdicts import Judged, Promise, Verdict
@@ -140,7 +140,7 @@ class Summary:
                 )
 
     def _lacking(self, promise: Promise) -> str:
-        needed = labels_needed(COMMON_ERRORS * (1 - self._precision), CUT_CONFIDENCE)
+        needed = labels_needed(COMMON_ERRORS * (1 - self._precision))
         lacks = []
         if len(promise.stratum.labels) < needed:
             lacks.append(f"too few to call a value wrong ({needed} are needed where a tenth of a listing is wrong)")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Verdict = Literal["agrees", "contradicts", "fills", "unsure", "unknown value", "error"]
 LEAST_LABELS = 600
 """Of a class, else of the rest of its attribute, to be promised for by itself; what has fewer is promised for together
-with the like of its category. Where seven in a hundred of a listing's values contradict, 90 % of them are shown to be
-wrong by 600 labels none of which is as odd."""
+with the like of its category. Where a twentieth of a listing's values contradict, 90 % of them are shown to be wrong by
+600 labels none of which is as odd."""
 
 
 @dataclass(kw_only=True)

@@ -107,7 +107,7 @@ def test_a_precision_that_the_validation_photos_do_not_carry_is_not_promised(
     assert run(listing, shown, "--bundles", shirts, "--out", tmp_path / "audit.csv", "--precision", "0.999") == 0
     assert Counter(row["verdict"] for row in table(tmp_path / "audit.csv"))["unsure"] == 12
     told = capsys.readouterr()
-    assert "too few to call a value wrong (41995 are needed where a tenth of a listing is wrong)" in told.out
+    assert "too few to call a value wrong (29956 are needed where a tenth of a listing is wrong)" in told.out
     (folder,) = shirts.iterdir()
     assert f"training photos can count among the labels of {folder}\n" in told.err
     assert "where their checkpoints are: python -m train.crossfit --data DIR" in told.err

@@ -63,9 +63,9 @@ def test_errors_that_are_left_are_those_expected_without_those_found() -> None:
     ("labels", "right", "odd", "told"),
     [
         (1000, True, 0, []),
-        (417, True, 0, ["too few to call a value wrong (418 are needed where a tenth of a listing is wrong)"]),
+        (298, True, 0, ["too few to call a value wrong (299 are needed where a tenth of a listing is wrong)"]),
         (1000, False, 0, ["too few, or too few answered rightly, to fill an empty cell"]),
-        (5000, True, 100, ["too often as odd as what is declared"]),
+        (5000, True, 100, ["too few to call fewer than 3 values wrong, or too often as odd as what is declared"]),
     ],
 )
 def test_what_cannot_be_promised_is_told_once(labels: int, right: bool, odd: int, told: list[str]) -> None:

@@ -351,7 +351,7 @@ def test_a_training_that_time_cut_short_has_folds_of_the_same_time(
     monkeypatch.setattr(training, "train", watched)
     assert run(photos, checkpoints, "--folds", "2", "--quiet") == 0
     took = sum({epoch.phase: epoch.seconds for epoch in page.history}.values())
-    assert limits == [took, took] and took > 0
+    assert limits == pytest.approx([took + 2] * 2, abs=0.1) and took > 0
 
 
 def test_bundles_keep_what_they_have_when_the_file_is_gone(photos: Path, checkpoints: Path, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ What an audit promises rests on labelled photos that its network did not learn f
 categories have a few dozen of. With this the training photos join them. They are dealt into folds, none of which
 divides a group; for each a network is trained as the checkpoint was, with validation's photos for unlabelled ones, on
 the other folds, and answers for it: cross-conformal prediction (Vovk, Annals of Mathematics and Artificial Intelligence
-2015). Its guarantee rests on these networks being like the one that serves, to which no bound holds; they learnt from
-fewer photos, and rather find more right labels odd.
+2015). What it tells holds as far as these networks err as the one that serves does, which no bound says; they learnt
+from fewer photos, and so find rather more right labels odd.
 
 python -m train.crossfit --data examples/clothing
 """
@@ -274,9 +274,13 @@ def _one(table: Table, folder: Path, page: Checkpoint, device: torch.device, arg
         resume=args.resume and processes.everyone(folder.exists())[0],
         quiet=args.quiet or processes.rank() > 0,
     )
-    training.train(
-        table, page.preset, options, device, limit_s=_seconds(page) if training.CUT in page.provenance else None
-    )
+    # One that time cut short had its seconds for two phases, and what comes after the last evaluation besides.
+    limit_s = _seconds(page) + training.ending_s(table) if training.CUT in page.provenance else None
+    if training.train(table, page.preset, options, device, limit_s=limit_s).untrained:
+        raise UserError(
+            f"the {_seconds(page):.1f} s that {page.name!r} was trained for are too few for one fold\n"
+            "train it longer, without --max-hours or with more, and crossfit it then"
+        )
     processes.everyone(None)  # the checkpoint is one process's to write
     model, _ = checkpoint.load(folder)
     model.to(device).to(memory_format=torch.channels_last)

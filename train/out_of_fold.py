@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ PAGE = "page"
 # What safetensors and numpy raise for types that numpy lacks, shapes that do not fit, and pages nested without end.
 _NO_ARRAYS = (ValueError, IndexError, TypeError, AttributeError, RecursionError, MemoryError)
 VERSION = 1
-AGAIN = "make it anew with: python -m train.crossfit --data DIR"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,11 @@ class _Page:
     asked: tuple[tuple[str, str, tuple[str, ...]], ...]
     """Category, name and classes of every attribute, in order."""
     made_of: str
+
+
+def again(folder: Path) -> str:
+    """What to type where the file beside the checkpoint is not, or no longer, of use."""
+    return f"make it anew with: python -m train.crossfit --data DIR --checkpoints {shlex.quote(str(folder))}"
 
 
 def write(
@@ -118,7 +123,7 @@ def read(folder: Path, page: Checkpoint) -> OutOfFold | None:
                 raise ValueError(f"of {attribute.name}, it has labels or probabilities that are none")
     except (OSError, SafetensorError, msgspec.MsgspecError, *_NO_ARRAYS) as err:
         raise UserError(
-            f"{path} is not what training photos were answered out of fold: {err}\n{AGAIN}, or remove it"
+            f"{path} is not what training photos were answered out of fold: {err}\n{again(folder)}, or remove it"
         ) from None
     return OutOfFold(labels_NL=labels_NL, probabilities=answers, made_of=told.made_of, sha256=sha256_of(path))
 

@@ -69,7 +69,7 @@ def train(
         limit_s: for all of it: evaluation, writing, and what was spent before an interruption. None for no limit.
     """
     with checkpoint.held(options.folder) if processes.rank() == 0 else nullcontext():
-        ends = None if limit_s is None else time.monotonic() + limit_s - _ending_s(table)
+        ends = None if limit_s is None else time.monotonic() + limit_s - ending_s(table)
         run = _begun(table, preset, options, device)
         saved = resume.read(options.folder, run) if options.resume else None
         page = _finished(options.folder, run, limited=ends is not None) if options.resume and not saved else None
@@ -141,8 +141,8 @@ def work(table: Table, preset: Preset, number: int, max_steps: int | None) -> fl
     return photos * (1.0 if number == 1 else PHASE_2_COST)
 
 
-def _ending_s(table: Table) -> float:
-    """What comes after the last evaluation."""
+def ending_s(table: Table) -> float:
+    """What comes after the last evaluation, in seconds."""
     return WRITING_S + CALIBRATING_S_PER_LABEL * int((table.labels_NL[table.rows("val")] != MISSING).sum())
 
 
