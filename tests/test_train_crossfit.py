@@ -30,7 +30,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(photos: Path) -> Path:
-    return train(photos, photos.parent / "checkpoints")
+    return train(photos, photos.parent / "checkpoints", "--max-steps", "4")
 
 
 @pytest.fixture
@@ -70,8 +70,9 @@ def test_test_photos_neither_train_nor_are_asked_for(photos: Path) -> None:
 
 
 def test_every_training_photo_is_answered_and_bundles_keep_it(
-    photos: Path, checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    checkpoints = train(photos, tmp_path / "checkpoints")
     assert run(photos, checkpoints, "--folds", "3") == 0
     said = capsys.readouterr().out
     (table,) = data.read(photos)
@@ -116,7 +117,7 @@ def test_the_answers_are_those_of_a_network_that_learnt_from_the_other_folds(pho
     part = next(folded(table, 2, seed=0))
     cpu = torch.device("cpu")
     training.train(
-        part, page.preset, training.Options(folder=checkpoints / "alone", data="", max_steps=24, quiet=True), cpu
+        part, page.preset, training.Options(folder=checkpoints / "alone", data="", max_steps=4, quiet=True), cpu
     )
     model, its_page = checkpoint.load(checkpoints / "alone")
     answered = by_workers(model, its_page, cpu, part, "test")
