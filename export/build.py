@@ -263,10 +263,9 @@ def keep_validation(asked: Order, table: Table, args: argparse.Namespace) -> Non
     from export import validation
 
     with progress(f"{asked.page.name}, validation photos", len(validation.drawn(table)), quiet=args.quiet) as advance:
-        validation.add(asked.into, table, out_of_fold=asked.out_of_fold, advance=advance)
+        kept = validation.add(asked.into, table, out_of_fold=asked.out_of_fold, advance=advance)
     if asked.out_of_fold:
-        kept = bundle.load(asked.into).validation
-        note(f"training photos kept for audits: {kept and kept.photos_out_of_fold}", quiet=args.quiet)
+        note(f"training photos kept for audits: {kept.photos_out_of_fold}", quiet=args.quiet)
 
 
 def plan_targets(asked: Sequence[str] | None, precisions: Sequence[str], engines: Sequence[str] | None) -> list[str]:

@@ -48,8 +48,8 @@ def add(
     *,
     out_of_fold: OutOfFold | None = None,
     advance: Callable[[float], None] = lambda amount: None,
-) -> None:
-    """Let the bundle in `folder` answer validation photos of `table`, and keep what it says.
+) -> ValidationFile:
+    """Let the bundle in `folder` answer validation photos of `table`, and keep what it says; gives what is kept.
 
     Args:
         out_of_fold: what else to keep.
@@ -88,6 +88,7 @@ def add(
         photos_out_of_fold=len(labels_NL) - len(rows),
     )
     bundle.save(folder, msgspec.structs.replace(page, validation=kept_as))
+    return kept_as
 
 
 def drawn(table: Table) -> np.ndarray:

@@ -88,7 +88,7 @@ def read(folder: Path, bundle: Bundle) -> Validation | None:
         joined.ndim != 2
         or labels_NL.shape != (len(joined), len(attributes))
         or joined.shape[1] != ends[-1]
-        or not ((joined >= 0) & (joined <= 1 + ROUNDING)).all()
+        or not are_shares(joined)
         or features_NF.ndim != 2
         or not np.isfinite(features_NF).all()
         or kinds_N.shape != features_NF.shape[:1]
@@ -103,6 +103,11 @@ def read(folder: Path, bundle: Bundle) -> Validation | None:
         known_N = labels_N != MISSING
         answers[attribute.output] = Answers(labels_N=labels_N[known_N], probabilities_NK=probabilities_NK[known_N])
     return Validation(answers=answers, features_NF=features_NF, kinds_N=kinds_N)
+
+
+def are_shares(values: np.ndarray) -> bool:
+    """Whether each could be a probability."""
+    return bool(((values >= 0) & (values <= 1 + ROUNDING)).all())
 
 
 def _of(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:

@@ -119,6 +119,8 @@ class Asked:
     page: Checkpoint
     table: Table
     """What it was trained on."""
+    parts: Sequence[Table]
+    """As `folded` has them."""
     made_of: str
     done: bool
 
@@ -148,7 +150,8 @@ def _asked(folder: Path, args: argparse.Namespace) -> Asked:
     except UserError:
         found = None  # it is written over
     done = found is not None and found.made_of == made_of
-    asked = Asked(folder=folder, page=page, table=table, made_of=made_of, done=done)
+    parts = list(folded(table, args.folds, seed=data.seed_of(page.provenance)))
+    asked = Asked(folder=folder, page=page, table=table, parts=parts, made_of=made_of, done=done)
     if asked.folds.exists() and not done:
         anew = f"rm -r {shlex.quote(str(asked.folds))}"
         if not args.resume:
@@ -159,7 +162,7 @@ def _asked(folder: Path, args: argparse.Namespace) -> Asked:
                 f"the run in {asked.folds} was begun with other data, weights or --folds\n"
                 f"go on with the same, or start anew: {anew}"
             )
-    for part in folded(table, args.folds, seed=data.seed_of(page.provenance)):
+    for part in parts:
         for number in training.phases_of(_phase(page)):
             training_rows(part, training.phase_of(page.preset, number))
     return asked
@@ -202,11 +205,10 @@ def _answer(asked: Asked, device: torch.device, args: argparse.Namespace) -> int
     """Train without each fold and let the network answer for it; gives how many photos could not be read."""
     import numpy as np
 
-    from train import data, metrics, out_of_fold, processes
+    from train import metrics, out_of_fold, processes
 
-    page, table = asked.page, asked.table
+    page, table, parts = asked.page, asked.table, asked.parts
     speaks = processes.rank() == 0
-    parts = list(folded(table, args.folds, seed=data.seed_of(page.provenance)))
     minutes = _seconds(page) / 60
     if speaks:
         asked.folds.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.files import refuse_pipe, replacing, sha256_of
-from runtime.validation import ROUNDING
+from runtime.validation import are_shares
 from train.checkpoint import Checkpoint
 from train.config import MISSING
 
@@ -119,18 +119,13 @@ def read(folder: Path, page: Checkpoint) -> OutOfFold | None:
             answers_NK, classes = answers[attribute.output], len(attribute.classes)
             if answers_NK.shape != (len(labels_NL), classes) or answers_NK.dtype != np.float32:
                 raise ValueError(f"of {attribute.name}, it has {answers_NK.dtype} {list(answers_NK.shape)}")
-            if not ((labels_N >= MISSING) & (labels_N < classes)).all() or not _are_shares(answers_NK):
+            if not ((labels_N >= MISSING) & (labels_N < classes)).all() or not are_shares(answers_NK):
                 raise ValueError(f"of {attribute.name}, it has labels or probabilities that are none")
     except (OSError, SafetensorError, msgspec.MsgspecError, *_NO_ARRAYS) as err:
         raise UserError(
             f"{path} is not what training photos were answered out of fold: {err}\n{again(folder)}, or remove it"
         ) from None
     return OutOfFold(labels_NL=labels_NL, probabilities=answers, made_of=told.made_of, sha256=sha256_of(path))
-
-
-def _are_shares(answers_NK: np.ndarray) -> bool:
-    """Whether each row could be probabilities."""
-    return bool(((answers_NK >= 0) & (answers_NK <= 1 + ROUNDING)).all())
 
 
 def _asked(page: Checkpoint) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
